@@ -1,0 +1,41 @@
+# Targets that people and CI share. Each one does its own set-up.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+CLIP   ?=
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint format bench clean
+
+help:            ## show this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	PYTHON="$(PYTHON)" VENV="$(VENV)" scripts/setup.sh
+	@touch $@
+
+demo: $(STAMP)   ## stream a clip through a real server and write out/demo/ (CLIP=path for your own)
+	$(BIN)/resq demo $(if $(CLIP),--clip "$(CLIP)") --out out/demo $(ARGS)
+
+serve: $(STAMP)  ## start the server and its web page on http://127.0.0.1:8000
+	$(BIN)/resq serve $(ARGS)
+
+test: $(STAMP)   ## run the test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)   ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## format the code in place
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## measure: time per frame by layer of the stack (ratios within one run)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:           ## remove the virtual environment and everything written by the targets
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache

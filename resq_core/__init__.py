@@ -1,0 +1,1 @@
+"""ResQ: residual quantization for video perception."""

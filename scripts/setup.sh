@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Makes the virtual environment: CPU torch first, so that nothing after it pulls a CUDA build.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON="${PYTHON:-python3}"
+VENV="${VENV:-.venv}"
+TORCH=2.13.0
+
+"$PYTHON" - <<'PY' || { echo "resq needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+import sys
+sys.exit(sys.version_info < (3, 11))
+PY
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+if ! "$VENV/bin/python" -c "import torch" 2>/dev/null; then
+  case "$(uname -s)" in
+    # The "+cpu" build comes from a configured source if there is one, else from PyTorch's own index.
+    Linux) pip install -q "torch==$TORCH+cpu" 2>/dev/null ||
+           pip install -q "torch==$TORCH" --index-url https://download.pytorch.org/whl/cpu ;;
+    *)     pip install -q "torch==$TORCH" ;;
+  esac
+fi
+pip install -q -c constraints.txt -e ".[dev]"

@@ -1,0 +1,1 @@
+"""The streaming service around resq_core."""
