@@ -1,0 +1,224 @@
+"""One layer, one frame: Eq. 4–5 in integer codes, with the three references.
+
+`keyframe` (the paper's pairwise residual): δ = x^t − x^k, z^t = q(δ)*ŵ + z^k.
+`previous` (the recurrent ablation of Fig. 12): δ = x^t − x^{t−1}, z^t = q(δ)*ŵ + z^{t−1}.
+`tracking` (ours): δ = x^t − x_ref, where x_ref is what was transmitted so far; then
+x_ref += q(δ) and z_ref += q(δ)*ŵ. What quantization drops stays in the next δ.
+
+Convolutions run on integer codes and are exact: in float32 where the layer's weights bound every
+partial sum below 2^24, in float64 elsewhere. The bias belongs to the anchor's output only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from resq_core.linear_op import LinearOp
+from resq_core.policy import Policy, choose
+from resq_core.quantizer import code_range, quantize_codes
+from resq_core.ranges import weight_scale
+from resq_core.state import LayerState
+
+__all__ = ["LayerQuantizers", "QuantizedWeight", "Reference", "Step", "anchor_step", "residual_step"]
+
+_EXACT_FLOAT32 = 2**24
+
+
+class Reference(StrEnum):
+    """What the residual of a frame is taken against."""
+
+    KEYFRAME = "keyframe"
+    PREVIOUS = "previous"
+    TRACKING = "tracking"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class QuantizedWeight:
+    """Weight codes and their scale.
+
+    Attributes:
+        bits: 0 to 8.
+        codes: float32 tensor of whole numbers, of the weight's shape.
+        scale: float32 scalar, or [O] per output channel.
+        norm: ‖ŵ‖_F in real units.
+        reach: largest sum of |codes| over one output channel; bounds every accumulator.
+    """
+
+    bits: int
+    codes: Tensor
+    scale: Tensor
+    norm: float
+    reach: float
+
+    @classmethod
+    def of(cls, op: LinearOp, bits: int, per_channel: bool) -> QuantizedWeight:
+        """Quantize a layer's weight with the min-max range (Eq. 7)."""
+        scale = weight_scale(op, bits, per_channel)
+        over_weight = op.channels_to_weight(scale)
+        codes = quantize_codes(op.weight, over_weight, bits)
+        reach = op.per_output_channel("sum", codes.abs()).amax().item()
+        return cls(bits, codes, scale, (codes * over_weight).norm().item(), reach)
+
+    @property
+    def values(self) -> Tensor:
+        """ŵ in real units for a scalar scale is `codes * scale`; see `LinearOp` for channels."""
+        return self.codes
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LayerQuantizers:
+    """All that a layer needs to run quantized; immutable and shared by every stream.
+
+    Attributes:
+        op: the layer.
+        frame_bits, frame_scale: Φ_a.
+        frame_weight: Φ_w.
+        pool: (bits, scale) of Θ_a^1…Θ_a^n, bits ascending; the scale of 0 bits is unused.
+        residual_weight: Θ_w, or None for frame quantization.
+        aligned: every pool scale is a whole multiple of the last one, so that one integer
+            accumulation serves a window that mixes them.
+    """
+
+    op: LinearOp
+    frame_bits: int
+    frame_scale: float
+    frame_weight: QuantizedWeight
+    pool: tuple[tuple[int, float], ...]
+    residual_weight: QuantizedWeight | None
+    aligned: bool
+
+
+@dataclass(slots=True)
+class Step:
+    """What one layer did on one frame.
+
+    Attributes:
+        z: the output, float32.
+        bits: float32 map of activation bits over input pixels (one channel), or one number where
+            every pixel got the same.
+        clipped: residual elements that the highest quantizer had to clamp.
+        elements: input elements.
+    """
+
+    z: Tensor
+    bits: Tensor | int
+    clipped: int
+    elements: int
+
+
+def _convolve(op: LinearOp, codes: Tensor, weight: QuantizedWeight, scale: float) -> Tensor:
+    """(s·codes) * ŵ without bias, from exact integer sums."""
+    largest = codes.abs().amax().item() if codes.numel() else 0.0
+    if largest * weight.reach < _EXACT_FLOAT32:
+        sums = op.apply(codes, weight.codes)
+    else:
+        sums = op.apply(codes.double(), weight.codes.double())
+    return sums * op.channels_to_output(weight.scale.to(sums.dtype) * scale)
+
+
+def anchor_step(
+    layer: LayerQuantizers, x: Tensor, reference: Reference | None
+) -> tuple[Step, LayerState | None]:
+    """Run a layer on a keyframe: z^k = q(x^k; Φ_a) * ŵ + b.
+
+    Args:
+        layer: the quantizers.
+        x: float32 input.
+        reference: how later frames will refer to this one; None if none will.
+
+    Returns:
+        The step and the layer's state for later frames (None without a reference).
+    """
+    op = layer.op
+    codes = quantize_codes(x, layer.frame_scale, layer.frame_bits)
+    z = _convolve(op, codes, layer.frame_weight, layer.frame_scale).float()
+    if op.bias is not None:
+        z = z + op.channels_to_output(op.bias)
+    step = Step(z, layer.frame_bits, 0, x.numel())
+    if reference is None:
+        return step, None
+    norm = torch.linalg.vector_norm(x, dim=op.channel_dim).mean().item()
+    if reference is Reference.KEYFRAME:
+        return step, LayerState(x, z, norm)
+    if reference is Reference.PREVIOUS:
+        return step, LayerState(x, z.double(), norm)
+    return step, LayerState(codes.double() * layer.frame_scale, z.double(), norm)
+
+
+def residual_step(
+    layer: LayerQuantizers, x: Tensor, state: LayerState, reference: Reference, policy: Policy
+) -> Step:
+    """Run a layer on a residual frame and bring its state forward.
+
+    Args:
+        layer: the quantizers; `residual_weight` is present.
+        x: float32 input of the shape that the state was made for.
+        state: the layer's state; `previous` and `tracking` change it.
+        reference: which of the three.
+        policy: used where the pool holds more than one quantizer.
+    """
+    weight = layer.residual_weight
+    assert weight is not None
+    delta = x - state.x if state.x.dtype == x.dtype else (x.double() - state.x).float()
+    terms, bits, clipped = _quantize_residual(layer, delta, policy, state.keyframe_norm)
+    update: Tensor | None = None
+    for scale, codes in terms:
+        part = _convolve(layer.op, codes, weight, scale)
+        update = part if update is None else update + part
+    if reference is Reference.KEYFRAME:
+        z = state.z if update is None else state.z + update.float()
+        return Step(z, bits, clipped, x.numel())
+    if update is not None:
+        state.z = state.z + update
+    if reference is Reference.PREVIOUS:
+        state.x = x
+    else:
+        for scale, codes in terms:
+            state.x = state.x.add(codes.double(), alpha=scale)
+    return Step(state.z.float(), bits, clipped, x.numel())
+
+
+def _quantize_residual(
+    layer: LayerQuantizers, delta: Tensor, policy: Policy, keyframe_norm: float
+) -> tuple[list[tuple[float, Tensor]], Tensor | int, int]:
+    """q(δ) as (scale, codes) terms, the bits of every pixel, and the count of clamped elements."""
+    top_bits, top_scale = layer.pool[-1]
+    low, high = code_range(top_bits)
+    beyond = (delta > (high + 0.5) * top_scale) | (delta < (low - 0.5) * top_scale)
+    if len(layer.pool) == 1:
+        if top_bits == 0:
+            return [], 0, 0
+        codes = quantize_codes(delta, top_scale, top_bits)
+        return [(top_scale, codes)], top_bits, int(beyond.sum())
+    assert layer.residual_weight is not None
+    gain = policy.gain(layer.residual_weight.norm, keyframe_norm)
+    candidates = [quantize_codes(delta, scale, bits) for bits, scale in layer.pool]
+    errors = [
+        torch.linalg.vector_norm(delta - codes * scale, dim=layer.op.channel_dim, keepdim=True)
+        * gain
+        for codes, (_, scale) in zip(candidates, layer.pool, strict=True)
+    ]
+    index = choose(errors, policy.threshold)
+    table = torch.tensor([float(b) for b, _ in layer.pool], device=delta.device)
+    clipped = int((beyond & (index == len(layer.pool) - 1)).sum())
+    return _terms(layer, candidates, index), table[index], clipped
+
+
+def _terms(
+    layer: LayerQuantizers, candidates: list[Tensor], index: Tensor
+) -> list[tuple[float, Tensor]]:
+    """Selected codes: one term on the common grid, or one term per quantizer in use."""
+    terms: list[tuple[float, Tensor]] = []
+    for i, (codes, (bits, scale)) in enumerate(zip(candidates, layer.pool, strict=True)):
+        chosen = index == i
+        if bits and bool(chosen.any()):
+            terms.append((scale, codes * chosen))
+    if not layer.aligned or len(terms) < 2:
+        return terms
+    grid = layer.pool[-1][1]
+    total = sum((codes * round(scale / grid) for scale, codes in terms[1:]), terms[0][1] * round(terms[0][0] / grid))
+    return [(grid, total)]
