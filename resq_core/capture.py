@@ -85,7 +85,9 @@ class Graph:
             if call.op is not None:
                 env[call.slot] = linear(call.op, _resolve(call.args[0], env))
             else:
-                env[call.slot] = call.target(*_resolve(call.args, env), **_resolve(call.kwargs, env))
+                env[call.slot] = call.target(
+                    *_resolve(call.args, env), **_resolve(call.kwargs, env)
+                )
             for slot in call.frees:
                 env[slot] = None
         return pytree.tree_unflatten(list(_resolve(self.outputs, env)), self.out_spec)
@@ -129,11 +131,10 @@ def _explain(module: nn.Module, shapes: tuple[tuple[int, ...], ...], error: Exce
     where = f"{type(module).__name__}"
     traceback = error.__traceback__
     while traceback is not None:
-        frame = traceback.tb_frame
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and id(owner) in names:
+        code, variables = traceback.tb_frame.f_code, traceback.tb_frame.f_locals
+        owner = variables.get(code.co_varnames[0]) if code.co_varnames else None
+        if isinstance(owner, nn.Module) and id(owner) in names and code.co_name == "forward":
             label = names[id(owner)] or "the model itself"
-            code = frame.f_code
             where = f"{label} ({type(owner).__name__}, {code.co_filename}:{traceback.tb_lineno})"
         traceback = traceback.tb_next
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
@@ -174,7 +175,8 @@ class _Lowering:
             if node.op == "call_function":
                 self._lower(node)
             elif node.op == "output":
-                outputs = self._map(tuple(node.args[0]))
+                results: Any = node.args[0]
+                outputs = self._map(tuple(results))
             elif node.op != "placeholder":
                 raise CaptureError(
                     f"the model has control flow that depends on data ({node.op} {node.target}); "
@@ -237,7 +239,7 @@ class _Lowering:
 
     def _lower_batch_norm(self, node: Node, args: tuple[Any, ...]) -> None:
         x, weight, bias, mean, var, _momentum, eps = args
-        parameters = (mean, var, weight, bias, False, 0.0, eps, False)
+        parameters = (weight, bias, mean, var, False, 0.0, eps, False)
         ref = self._emit(node, _aten.batch_norm.default, (x, *parameters), {}, None)
         for user in node.users:
             if user.target is operator.getitem:
@@ -247,7 +249,7 @@ class _Lowering:
         op = replace(op, name=self._layer_name(node))
         norm = _only_batch_norm(node, op)
         if norm is not None:
-            op = _fold(op, self._map(norm.args))
+            op = _fold(op, self._map(tuple(norm.args[1:])))
         ref = self._emit(node, op.apply, (x,), {}, op)
         if norm is not None:
             self._values[norm] = ref
@@ -305,13 +307,15 @@ def _linear_op(target: Any, args: tuple[Any, ...]) -> LinearOp | None:
     if target is _aten.linear.default and weight.ndim == 2:
         return LinearOp("", Kind.LINEAR, weight, bias)
     if target in (_aten.conv2d.default, _aten.conv2d.padding):
-        stride, padding, dilation, groups = (*rest, *(1, 0, 1, 1)[len(rest) :])
+        defaults: tuple[Any, ...] = (1, 0, 1, 1)
+        stride, padding, dilation, groups = rest + defaults[len(rest) :]
         pad = padding if isinstance(padding, str) else _pair(padding)
         return LinearOp(
             "", Kind.CONV2D, weight, bias, _pair(stride), pad, (0, 0), _pair(dilation), groups
         )
     if target is _aten.conv_transpose2d.input:
-        stride, padding, output_padding, groups, dilation = (*rest, *(1, 0, 0, 1, 1)[len(rest) :])
+        defaults = (1, 0, 0, 1, 1)
+        stride, padding, output_padding, groups, dilation = rest + defaults[len(rest) :]
         return LinearOp(
             "",
             Kind.CONV_TRANSPOSE2D,
@@ -338,7 +342,7 @@ def _only_batch_norm(node: Node, op: LinearOp) -> Node | None:
 
 def _fold(op: LinearOp, norm: tuple[Any, ...]) -> LinearOp:
     """w·γ/√(σ²+ε) and (b − μ)·γ/√(σ²+ε) + β, in float64, rounded once."""
-    _x, gamma, beta, mean, var, _momentum, eps = norm
+    gamma, beta, mean, var, _momentum, eps = norm
     factor = (var.double() + eps).rsqrt()
     if gamma is not None:
         factor = factor * gamma.double()
@@ -350,9 +354,7 @@ def _fold(op: LinearOp, norm: tuple[Any, ...]) -> LinearOp:
     return replace(op, weight=weight.float(), bias=bias.float())
 
 
-def _with_frees(
-    calls: list[_Call], outputs: tuple[Any, ...], n_inputs: int
-) -> tuple[_Call, ...]:
+def _with_frees(calls: list[_Call], outputs: tuple[Any, ...], n_inputs: int) -> tuple[_Call, ...]:
     """Note with each call the values that nothing reads after it."""
     kept = {leaf.slot for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, _Ref)}
     kept.update(range(n_inputs))

@@ -63,9 +63,7 @@ class LinearOp:
         if self.kind is Kind.LINEAR:
             return F.linear(x, weight, bias)
         if self.kind is Kind.CONV2D:
-            return F.conv2d(
-                x, weight, bias, self.stride, self.padding, self.dilation, self.groups
-            )
+            return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         if isinstance(self.padding, str):
             raise TypeError("a transposed convolution takes numbers for its padding")
         return F.conv_transpose2d(
@@ -88,7 +86,7 @@ class LinearOp:
     def per_output_channel(self, reduce: str, tensor: Tensor) -> Tensor:
         """`amax` or `sum` of a weight-shaped tensor for each output channel: [O]."""
         if self.kind is Kind.CONV_TRANSPOSE2D:
-            grouped = tensor.unflatten(0, (self.groups, -1)).transpose(1, 2)
+            grouped = torch.unflatten(tensor, 0, (self.groups, -1)).transpose(1, 2)
             rows = grouped.flatten(0, 1).flatten(1)
         else:
             rows = tensor.flatten(1)
@@ -103,7 +101,8 @@ class LinearOp:
         if self.kind is Kind.CONV2D:
             return per_channel[:, None, None, None]
         inputs_per_group = self.weight.shape[0] // self.groups
-        rows = per_channel.unflatten(0, (self.groups, -1)).repeat_interleave(inputs_per_group, 0)
+        rows = torch.unflatten(per_channel, 0, (self.groups, -1))
+        rows = rows.repeat_interleave(inputs_per_group, 0)
         return rows[:, :, None, None]
 
     def channels_to_output(self, per_channel: Tensor) -> Tensor:

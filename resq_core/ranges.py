@@ -54,9 +54,7 @@ def search_scale(
     candidates = sorted({abs(r) for r in torch.linspace(*extremes, points).tolist()} - {0.0})
     if not candidates:
         return None
-    scales = [
-        scale_from_range(torch.tensor(r), torch.tensor(-r), bits).item() for r in candidates
-    ]
+    scales = [scale_from_range(torch.tensor(r), torch.tensor(-r), bits).item() for r in candidates]
     errors = [0.0] * len(scales)
     for x in samples:
         wanted = op.apply(x, op.weight)

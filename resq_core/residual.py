@@ -23,7 +23,14 @@ from resq_core.quantizer import code_range, quantize_codes
 from resq_core.ranges import weight_scale
 from resq_core.state import LayerState
 
-__all__ = ["LayerQuantizers", "QuantizedWeight", "Reference", "Step", "anchor_step", "residual_step"]
+__all__ = [
+    "LayerQuantizers",
+    "QuantizedWeight",
+    "Reference",
+    "Step",
+    "anchor_step",
+    "residual_step",
+]
 
 _EXACT_FLOAT32 = 2**24
 
@@ -62,11 +69,6 @@ class QuantizedWeight:
         codes = quantize_codes(op.weight, over_weight, bits)
         reach = op.per_output_channel("sum", codes.abs()).amax().item()
         return cls(bits, codes, scale, (codes * over_weight).norm().item(), reach)
-
-    @property
-    def values(self) -> Tensor:
-        """ŵ in real units for a scalar scale is `codes * scale`; see `LinearOp` for channels."""
-        return self.codes
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -111,13 +113,13 @@ class Step:
 
 
 def _convolve(op: LinearOp, codes: Tensor, weight: QuantizedWeight, scale: float) -> Tensor:
-    """(s·codes) * ŵ without bias, from exact integer sums."""
+    """(s·codes) * ŵ without bias, float64, from exact integer sums."""
     largest = codes.abs().amax().item() if codes.numel() else 0.0
     if largest * weight.reach < _EXACT_FLOAT32:
         sums = op.apply(codes, weight.codes)
     else:
         sums = op.apply(codes.double(), weight.codes.double())
-    return sums * op.channels_to_output(weight.scale.to(sums.dtype) * scale)
+    return sums.double() * op.channels_to_output(weight.scale.double() * scale)
 
 
 def anchor_step(
@@ -220,5 +222,7 @@ def _terms(
     if not layer.aligned or len(terms) < 2:
         return terms
     grid = layer.pool[-1][1]
-    total = sum((codes * round(scale / grid) for scale, codes in terms[1:]), terms[0][1] * round(terms[0][0] / grid))
+    total = torch.zeros_like(terms[0][1])
+    for scale, codes in terms:
+        total.add_(codes, alpha=round(scale / grid))
     return [(grid, total)]

@@ -1,0 +1,152 @@
+"""Bit operations: MACs × weight bits × activation bits, counted per layer and per frame.
+
+The policy's own arithmetic is a separate term: every quantizer of a dynamic pool forms δ − q(δ)
+and its norm, C multiply-adds per pixel at 8×8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = [
+    "Counting",
+    "FrameBops",
+    "LayerReport",
+    "Totals",
+    "counted_macs",
+    "policy_cost",
+    "static_bops",
+]
+
+_INT8 = 8 * 8
+_FLOAT32 = 32 * 32
+
+
+class Counting(StrEnum):
+    """Which layers count: `all`, or as the paper's tables do: without the first and the last."""
+
+    ALL = "all"
+    PAPER = "paper"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer on one frame.
+
+    Attributes:
+        name: the layer's name in the network.
+        macs: multiply-accumulates of a dense pass.
+        bops: macs × weight bits × mean activation bits over input pixels.
+        policy_bops: cost of choosing the bits.
+        mean_bits: mean activation bits over input pixels, 0 to 8.
+        active_fraction: share of output pixels that must be computed, halo included.
+        clipped_fraction: share of residual elements that the top quantizer clamped.
+    """
+
+    name: str
+    macs: int
+    bops: int
+    policy_bops: int
+    mean_bits: float
+    active_fraction: float
+    clipped_fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBops:
+    """Bit operations of one frame beside its baselines.
+
+    Attributes:
+        frame: the network's.
+        policy: the policy's own.
+        w8a8: a dense pass at 8-bit weights and activations.
+        fp32: a dense pass in float32, 32×32 bits.
+    """
+
+    frame: int
+    policy: int
+    w8a8: int
+    fp32: int
+
+    @property
+    def saving(self) -> float:
+        """1 − (frame + policy) / w8a8: 0 for no saving, 1 for free, negative for a loss."""
+        return 1.0 - (self.frame + self.policy) / self.w8a8 if self.w8a8 else 0.0
+
+    @classmethod
+    def of(cls, layers: Iterable[LayerReport]) -> FrameBops:
+        """Sum over layers."""
+        reports = list(layers)
+        macs = sum(r.macs for r in reports)
+        return cls(
+            sum(r.bops for r in reports),
+            sum(r.policy_bops for r in reports),
+            macs * _INT8,
+            macs * _FLOAT32,
+        )
+
+
+@dataclass(slots=True)
+class Totals:
+    """Running sums of a stream.
+
+    Attributes:
+        frames, anchors: counts.
+        bops, policy_bops: bit operations spent.
+        baseline_w8a8, baseline_fp32: what dense passes would have spent.
+    """
+
+    frames: int = 0
+    anchors: int = 0
+    bops: int = 0
+    policy_bops: int = 0
+    baseline_w8a8: int = 0
+    baseline_fp32: int = 0
+    _bits: float = field(default=0.0, repr=False)
+
+    def add(self, bops: FrameBops, mean_bits: float, is_anchor: bool) -> None:
+        """Count one more frame."""
+        self.frames += 1
+        self.anchors += is_anchor
+        self.bops += bops.frame
+        self.policy_bops += bops.policy
+        self.baseline_w8a8 += bops.w8a8
+        self.baseline_fp32 += bops.fp32
+        self._bits += mean_bits
+
+    @property
+    def saving(self) -> float:
+        """1 − (bops + policy_bops) / baseline_w8a8; 0 before the first frame."""
+        if not self.baseline_w8a8:
+            return 0.0
+        return 1.0 - (self.bops + self.policy_bops) / self.baseline_w8a8
+
+    @property
+    def mean_bits(self) -> float:
+        """Mean over frames of the frames' mean activation bits."""
+        return self._bits / self.frames if self.frames else 0.0
+
+
+def policy_cost(elements: int, n_quantizers: int) -> int:
+    """Bit operations to choose among `n_quantizers` for an input of `elements` values."""
+    return elements * n_quantizers * _INT8 if n_quantizers > 1 else 0
+
+
+def counted_macs(macs: Mapping[str, int], counting: Counting) -> int:
+    """Total multiply-accumulates of layers in execution order under a counting."""
+    values = list(macs.values())
+    return sum(values if counting is Counting.ALL else values[1:-1])
+
+
+def static_bops(macs: int, keyframe: tuple[int, int], residual: tuple[int, int], period: int) -> float:
+    """Mean bit operations per frame: one keyframe and T − 1 residual frames, fixed bits.
+
+    Args:
+        macs: of one dense pass.
+        keyframe, residual: (weight bits, activation bits).
+        period: T ≥ 1.
+    """
+    spent = keyframe[0] * keyframe[1] + (period - 1) * residual[0] * residual[1]
+    return macs * spent / period
