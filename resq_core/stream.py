@@ -1,0 +1,240 @@
+"""One video stream through a shared model: the keyframe clock, the state, the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from resq_core.bops import FrameBops, LayerReport, Totals
+from resq_core.errors import OptionError, StreamClosedError
+from resq_core.graph_cache import check_inputs
+from resq_core.policy import Policy
+from resq_core.precision import Precision
+from resq_core.residual import Reference
+from resq_core.runtime import FrameRun, Runtime
+from resq_core.state import StreamState
+
+__all__ = ["MAX_PERIOD", "StepResult", "Stream", "StreamOptions"]
+
+MAX_PERIOD = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How a stream runs; checked when made.
+
+    Attributes:
+        period: T, frames from one keyframe to the next, 1 to `MAX_PERIOD`.
+        reference: what a residual is taken against.
+        policy: form and threshold.
+
+    Raises:
+        OptionError: the message names the option and what was expected.
+    """
+
+    period: int
+    reference: Reference
+    policy: Policy
+
+    @classmethod
+    def of(cls, period: int, reference: str, policy: str, threshold: float | None) -> StreamOptions:
+        """Check plain values; a threshold of None takes the policy's default."""
+        if reference not in list(Reference):
+            raise OptionError(
+                f"reference is {reference!r}; expected one of {[str(r) for r in Reference]}"
+            )
+        return cls(_checked_period(period), Reference(reference), Policy.of(policy, threshold))
+
+    def but(
+        self,
+        period: int | None = None,
+        reference: str | None = None,
+        policy: str | None = None,
+        threshold: float | None = None,
+    ) -> StreamOptions:
+        """These options with some replaced; a new policy form brings its own threshold."""
+        if (policy is None and threshold is None) or (
+            policy == self.policy.form and threshold is None
+        ):
+            threshold = self.policy.threshold
+        return StreamOptions.of(
+            self.period if period is None else period,
+            self.reference if reference is None else reference,
+            self.policy.form if policy is None else policy,
+            threshold,
+        )
+
+
+def _checked_period(period: int) -> int:
+    valid = isinstance(period, int) and not isinstance(period, bool)
+    if not valid or not 1 <= period <= MAX_PERIOD:
+        raise OptionError(f"period T is {period!r}; expected a whole number from 1 to {MAX_PERIOD}")
+    return period
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one frame gave.
+
+    Attributes:
+        output: what the network returns: a float32 tensor, or a nest of them; the caller's own.
+        is_anchor: the frame ran as a keyframe.
+        reason: why: `first_frame`, `size_changed`, `period`, or what the caller gave; None for
+            residual frames.
+        index: frames before this one in the stream.
+        bops: bit operations beside their baselines, every layer counted.
+        mean_bits: activation bits averaged over layers by their MACs, 0 to 8.
+        active_fraction: output pixels computed, halo included, weighted by MACs, 0 to 1.
+        clipped_fraction: residual values that the top quantizer clamped, weighted by MACs.
+            If it stays above a percent or so, calibrate on livelier clips.
+        bit_map: float32 [ceil(H/8), ceil(W/8)] of bits, 0 to 8, or None if not asked for.
+        layers: a report per layer, or None if not asked for.
+    """
+
+    output: Any
+    is_anchor: bool
+    reason: str | None
+    index: int
+    bops: FrameBops
+    mean_bits: float
+    active_fraction: float
+    clipped_fraction: float
+    bit_map: Tensor | None
+    layers: tuple[LayerReport, ...] | None
+
+
+class Stream:
+    """State and clock of one video. One thread at a time steps a stream; models are shared."""
+
+    def __init__(self, runtime: Runtime, precision: Precision, options: StreamOptions) -> None:
+        self._runtime, self._precision, self._options = runtime, precision, options
+        self._state = StreamState()
+        self._totals = Totals()
+        self._closed = False
+
+    @property
+    def precision(self) -> Precision:
+        """The bits that the stream runs at."""
+        return self._precision
+
+    @property
+    def options(self) -> StreamOptions:
+        """Period, reference and policy in force for the next frame."""
+        return self._options
+
+    @property
+    def totals(self) -> Totals:
+        """Running sums over all frames so far."""
+        return self._totals
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keyframe activations that the stream holds."""
+        return self._state.nbytes
+
+    def update(self, period: int | None = None, threshold: float | None = None) -> None:
+        """Change the period T or the policy threshold from the next frame on.
+
+        Raises:
+            OptionError: out of range; nothing is changed then.
+        """
+        self._options = self._options.but(period=period, threshold=threshold)
+
+    def close(self) -> None:
+        """Free the state at once; later steps raise `StreamClosedError`."""
+        self._state.clear()
+        self._closed = True
+
+    def step(
+        self,
+        x: Tensor | Sequence[Tensor],
+        bit_map: bool = False,
+        layers: bool = False,
+        anchor: str | None = None,
+    ) -> StepResult:
+        """Run the next frame.
+
+        Args:
+            x: float32 input of the network, e.g. [1, 3, H, W]; a sequence for several inputs.
+            bit_map: also return where the bits went.
+            layers: also return a report per layer.
+            anchor: a reason to run this frame as a keyframe whatever the clock says.
+
+        Raises:
+            InputError: the frame is unusable; the stream goes on as if it had not come.
+            CaptureError: the network cannot run at this size.
+            StreamClosedError: after `close`.
+        """
+        if self._closed:
+            raise StreamClosedError("the stream is closed; open a new one")
+        inputs = tuple(t.detach().clone() for t in check_inputs(x))
+        reason = self._anchor_reason(inputs, anchor)
+        try:
+            with torch.no_grad():
+                run = self._run(inputs, reason is not None, bit_map)
+        except BaseException:
+            self._state.clear()  # half a frame is in it; the next frame starts afresh
+            raise
+        state = self._state
+        state.since_anchor = 1 if reason is not None else state.since_anchor + 1
+        state.input_shapes = tuple(tuple(t.shape) for t in inputs)
+        return self._result(run, reason, layers)
+
+    def _anchor_reason(self, inputs: Sequence[Tensor], given: str | None) -> str | None:
+        state = self._state
+        if state.since_anchor == 0:
+            return "first_frame" if self._totals.frames == 0 else given or "restart"
+        if state.input_shapes != tuple(tuple(t.shape) for t in inputs):
+            return "size_changed"
+        if given is not None:
+            return given
+        if self._precision.is_frame or state.since_anchor >= self._options.period:
+            return "period"
+        return None
+
+    def _run(self, inputs: Sequence[Tensor], is_anchor: bool, bit_map: bool) -> FrameRun:
+        state, runtime, options = self._state, self._runtime, self._options
+        keeps = not self._precision.is_frame and not self._precision.is_hold
+        if is_anchor:
+            run = runtime.run_anchor(inputs, state, options.reference if keeps else None, bit_map)
+        elif keeps:
+            run = runtime.run_residual(inputs, state, options.reference, options.policy, bit_map)
+        else:
+            return runtime.run_nothing(inputs, _copy(state.output), bit_map)
+        # the caller may write into what it gets; state must not see that
+        run.output = _copy(run.output)
+        if self._precision.is_hold:
+            state.output = _copy(run.output)
+        return run
+
+    def _result(self, run: FrameRun, reason: str | None, layers: bool) -> StepResult:
+        bops = FrameBops.of(run.layers)
+        macs = sum(r.macs for r in run.layers) or 1
+
+        def weighted(field: str) -> float:
+            return sum(r.macs * float(getattr(r, field)) for r in run.layers) / macs
+
+        mean_bits = weighted("mean_bits")
+        index = self._totals.frames
+        self._totals.add(bops, mean_bits, reason is not None)
+        return StepResult(
+            output=run.output,
+            is_anchor=reason is not None,
+            reason=reason,
+            index=index,
+            bops=bops,
+            mean_bits=mean_bits,
+            active_fraction=weighted("active_fraction"),
+            clipped_fraction=weighted("clipped_fraction"),
+            bit_map=run.bit_map,
+            layers=run.layers if layers else None,
+        )
+
+
+def _copy(output: Any) -> Any:
+    return pytree.tree_map_only(Tensor, torch.clone, output)
