@@ -140,7 +140,9 @@ def counted_macs(macs: Mapping[str, int], counting: Counting) -> int:
     return sum(values if counting is Counting.ALL else values[1:-1])
 
 
-def static_bops(macs: int, keyframe: tuple[int, int], residual: tuple[int, int], period: int) -> float:
+def static_bops(
+    macs: int, keyframe: tuple[int, int], residual: tuple[int, int], period: int
+) -> float:
     """Mean bit operations per frame: one keyframe and T − 1 residual frames, fixed bits.
 
     Args:
