@@ -1,0 +1,264 @@
+"""DDRNet (Hong et al., 2021): two branches that keep exchanging features.
+
+A deep branch goes down to 1/64 of the input, a detail branch stays at 1/8. Module names and
+their order are those of the published checkpoints, which explains names such as `layer3_`
+(the detail branch's stage beside `layer3`) and `compression3_1`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resq_core.errors import OptionError
+
+__all__ = ["DDRNet", "ddrnet23", "ddrnet23_slim", "ddrnet39"]
+
+_MAX_CLASSES = 10_000
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Widths and depths of one member of the family.
+
+    `exchange` lists the stages after which the branches exchange features: the suffix of the
+    stage's module names, its number of blocks in the deep and in the detail branch, its stride.
+    """
+
+    width: int
+    head_width: int
+    stem_blocks: tuple[int, int]
+    exchange: tuple[tuple[str, int, int, int], ...]
+
+
+_SLIM_23 = _Plan(32, 64, (2, 2), (("3", 2, 2, 2), ("4", 2, 2, 2)))
+_BASE_23 = _Plan(64, 128, (2, 2), (("3", 2, 2, 2), ("4", 2, 2, 2)))
+_BASE_39 = _Plan(64, 256, (3, 4), (("3_1", 3, 3, 2), ("3_2", 3, 3, 1), ("4", 3, 3, 2)))
+_SPP_WIDTH = 128
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=bias)
+
+
+def _conv_norm(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
+    return [_conv(inputs, outputs, size, stride), nn.BatchNorm2d(outputs)]
+
+
+def _norm_relu_conv(inputs: int, outputs: int, size: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(inputs), nn.ReLU(), _conv(inputs, outputs, size)]
+
+
+def _resize_like(x: Tensor, target: Tensor) -> Tensor:
+    height, width = target.shape[-2:]
+    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    """The shortcut's convolution, or None where the shortcut is the identity."""
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(*_conv_norm(inputs, outputs, 1, stride))
+
+
+class _Basic(nn.Module):
+    """Two 3x3 convolutions and a shortcut; the last block of a stage leaves its sum signed."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, last: bool) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, outputs, 3, stride)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = _conv(outputs, outputs, 3)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = _projection(inputs, outputs, stride)
+        self.last = last
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        y = y + (x if self.downsample is None else self.downsample(x))
+        return y if self.last else F.relu(y)
+
+
+class _Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with a shortcut, doubling the width; its sum stays signed."""
+
+    def __init__(self, inputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, inputs, 1)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv2 = _conv(inputs, inputs, 3, stride)
+        self.bn2 = nn.BatchNorm2d(inputs)
+        self.conv3 = _conv(inputs, 2 * inputs, 1)
+        self.bn3 = nn.BatchNorm2d(2 * inputs)
+        self.downsample = nn.Sequential(*_conv_norm(inputs, 2 * inputs, 1, stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return y + self.downsample(x)
+
+
+class _PyramidPooling(nn.Module):
+    """DAPPM: the input pooled at four scales, each refined on top of the finer one.
+
+    Every pool is padded by half its window, so it accepts inputs down to 1x1.
+    """
+
+    def __init__(self, inputs: int, branch: int, outputs: int) -> None:
+        super().__init__()
+        pools: list[nn.Module] = [
+            nn.AvgPool2d(5, 2, 2),
+            nn.AvgPool2d(9, 4, 4),
+            nn.AvgPool2d(17, 8, 8),
+            nn.AdaptiveAvgPool2d(1),
+        ]
+        for i, pool in enumerate(pools, 1):
+            self.add_module(f"scale{i}", nn.Sequential(pool, *_norm_relu_conv(inputs, branch, 1)))
+        self.scale0 = nn.Sequential(*_norm_relu_conv(inputs, branch, 1))
+        for i in range(1, 5):
+            self.add_module(f"process{i}", nn.Sequential(*_norm_relu_conv(branch, branch, 3)))
+        self.compression = nn.Sequential(*_norm_relu_conv(5 * branch, outputs, 1))
+        self.shortcut = nn.Sequential(*_norm_relu_conv(inputs, outputs, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scales = [self.scale0(x)]
+        for i in range(1, 5):
+            pooled = _resize_like(self.get_submodule(f"scale{i}")(x), x)
+            scales.append(self.get_submodule(f"process{i}")(pooled + scales[-1]))
+        merged: Tensor = self.compression(torch.cat(scales, 1))
+        return merged + self.shortcut(x)
+
+
+class _Head(nn.Module):
+    """Features to class logits at the same resolution."""
+
+    def __init__(self, inputs: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = _conv(inputs, width, 3)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = _conv(width, num_classes, 1, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
+        return logits
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    first = _Basic(inputs, outputs, stride, last=blocks == 1)
+    rest = [_Basic(outputs, outputs, 1, last=i == blocks - 1) for i in range(1, blocks)]
+    return nn.Sequential(first, *rest)
+
+
+class DDRNet(nn.Module):
+    """Input float32 [N, 3, H, W], any H and W from 1; logits [N, num_classes, h, w].
+
+    h = ceil(H / 8) and w = ceil(W / 8), each rounding up at every stride. With the auxiliary
+    head, `forward` returns (logits, auxiliary logits), both of that shape.
+    """
+
+    def __init__(self, plan: _Plan, num_classes: int, aux_head: bool) -> None:
+        super().__init__()
+        width, detail = plan.width, 2 * plan.width
+        self.conv1 = nn.Sequential(
+            _conv(3, width, 3, 2, bias=True),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            _conv(width, width, 3, 2, bias=True),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
+        self.layer1 = _stage(width, width, plan.stem_blocks[0], 1)
+        self.layer2 = _stage(width, detail, plan.stem_blocks[1], 2)
+        self.stages = tuple(name for name, *_ in plan.exchange)
+        self._add_exchange(plan, detail)
+        self.layer5_ = nn.Sequential(_Bottleneck(detail, 1))
+        self.layer5 = nn.Sequential(_Bottleneck(8 * width, 2))
+        self.spp = _PyramidPooling(16 * width, _SPP_WIDTH, 4 * width)
+        self.seghead_extra = _Head(detail, plan.head_width, num_classes) if aux_head else None
+        self.final_layer = _Head(4 * width, plan.head_width, num_classes)
+
+    def _add_exchange(self, plan: _Plan, detail: int) -> None:
+        """The stages of both branches and what carries features between them."""
+        widths = [detail]
+        for name, deep_blocks, _, stride in plan.exchange:
+            widths.append(widths[-1] * stride)
+            stage = _stage(widths[-2], widths[-1], deep_blocks, stride)
+            self.add_module(f"layer{name}", stage)
+        for name, deep in zip(self.stages, widths[1:], strict=True):
+            up = nn.Sequential(*_conv_norm(deep, detail, 1))
+            self.add_module(f"compression{name}", up)
+        for name, deep in zip(self.stages, widths[1:], strict=True):
+            self.add_module(f"down{name}", _descent(detail, deep))
+        for name, _, detail_blocks, _ in plan.exchange:
+            self.add_module(f"layer{name}_", _stage(detail, detail, detail_blocks, 1))
+
+    def _exchange(self, name: str, deep: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
+        deep = self.get_submodule(f"layer{name}")(F.relu(deep))
+        detail = self.get_submodule(f"layer{name}_")(F.relu(detail))
+        down = self.get_submodule(f"down{name}")(F.relu(detail))
+        up = self.get_submodule(f"compression{name}")(F.relu(deep))
+        return deep + down, detail + _resize_like(up, detail)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        deep = self.layer2(F.relu(self.layer1(self.conv1(x))))
+        detail = shared = deep
+        for name in self.stages:
+            shared = detail  # what the auxiliary head sees: the detail before the last exchange
+            deep, detail = self._exchange(name, deep, detail)
+        detail = self.layer5_(F.relu(detail))
+        context = self.spp(self.layer5(F.relu(deep)))
+        logits: Tensor = self.final_layer(_resize_like(context, detail) + detail)
+        if self.seghead_extra is None:
+            return logits
+        return logits, self.seghead_extra(shared)
+
+
+def _descent(inputs: int, outputs: int) -> nn.Sequential:
+    """Stride-2 convolutions, doubling the width each, with ReLU between."""
+    layers: list[nn.Module] = []
+    width = inputs
+    while width < outputs:
+        layers += [nn.ReLU()] if layers else []
+        layers += _conv_norm(width, 2 * width, 3, 2)
+        width *= 2
+    return nn.Sequential(*layers)
+
+
+def _build(plan: _Plan, num_classes: int, aux_head: bool) -> DDRNet:
+    whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
+    if not whole or not 1 <= num_classes <= _MAX_CLASSES:
+        raise OptionError(
+            f"num_classes is {num_classes!r}; it must be a whole number from 1 to {_MAX_CLASSES}"
+        )
+    if not isinstance(aux_head, bool):
+        raise OptionError(f"aux_head is {aux_head!r}; it must be True or False")
+    net = DDRNet(plan, num_classes, aux_head)
+    _initialise(net)
+    return net
+
+
+def _initialise(net: nn.Module) -> None:
+    """He initialisation; biases and batch norms keep PyTorch's own."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def ddrnet23_slim(num_classes: int = 19, aux_head: bool = False) -> DDRNet:
+    """DDRNet-23-slim: 5.7 M parameters, 36.3 G multiply-adds at 1024x2048."""
+    return _build(_SLIM_23, num_classes, aux_head)
+
+
+def ddrnet23(num_classes: int = 19, aux_head: bool = False) -> DDRNet:
+    """DDRNet-23: twice the width of the slim one."""
+    return _build(_BASE_23, num_classes, aux_head)
+
+
+def ddrnet39(num_classes: int = 19, aux_head: bool = False) -> DDRNet:
+    """DDRNet-39: 32.4 M parameters, 281 G multiply-adds at 1024x2048."""
+    return _build(_BASE_39, num_classes, aux_head)

@@ -1,0 +1,177 @@
+"""The three DDRNets against the official implementation's recorded outputs, and properties."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from resq_core.models import build
+
+NAMES = ("ddrnet23_slim", "ddrnet23", "ddrnet39")
+CASES = [
+    (name, case)
+    for name in NAMES
+    for case in ("augment_false_128x256", "augment_true_128x256")
+    if (name, case) not in {("ddrnet23", "augment_true_128x256")}
+]
+
+
+def golden(shared: Path, name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((shared / "golden" / f"{name}.json").read_text())
+    return loaded
+
+
+def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+    return np.asarray(generator.standard_normal(shape))
+
+
+def filled_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    z = drawn(key, shape)
+    if key.endswith("running_var"):
+        return 1 + 0.1 * np.abs(z)
+    if key.endswith(("running_mean", "bias")):
+        return 0.1 * z
+    if len(shape) == 1:
+        return 0.5 * (1 + 0.1 * z)
+    return z * np.sqrt(2 / np.prod(shape[1:]))
+
+
+def fill(net: nn.Module) -> str:
+    """Fill by the kit's rule; the digest of what was filled, in state-dict order."""
+    digest = hashlib.sha256()
+    state = net.state_dict()
+    for key, tensor in state.items():
+        if key.endswith("num_batches_tracked"):
+            tensor.fill_(1)
+            continue
+        value = filled_value(key, tuple(tensor.shape)).astype("<f4")
+        digest.update(value.tobytes())
+        tensor.copy_(torch.from_numpy(value))
+    return digest.hexdigest()
+
+
+def assert_golden(got: Tensor, want: dict[str, Any], what: str) -> None:
+    assert list(got.shape) == want["shape"], what
+    values = got.flatten()[want["positions"]].double()
+    gap = (values - torch.tensor(want["values"], dtype=torch.float64)).abs().max().item()
+    assert gap <= 1e-4 * want["std"], f"{what}: {gap} against a std of {want['std']}"
+    assert abs(got.double().mean().item() - want["mean"]) <= 1e-4 * want["std"], what
+    assert abs(got.double().std(correction=0).item() - want["std"]) <= 1e-4 * want["std"], what
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_outputs_and_taps_are_the_official_ones(shared: Path, name: str, case: str) -> None:
+    want = golden(shared, name)["cases"][case]["B"]
+    aux = case.startswith("augment_true")
+    net = build(name, aux_head=aux).eval()
+    assert fill(net) == want["fill_sha256"]
+    taps: dict[str, Tensor] = {}
+    for tap in want["taps"]:
+        net.get_submodule(tap).register_forward_hook(
+            lambda _m, _i, out, tap=tap: taps.__setitem__(tap, out)
+        )
+    x = torch.from_numpy(drawn("input", tuple(want["input_shape"])).astype(np.float32))
+    with torch.inference_mode():
+        outputs = net(x)
+    for tap, (expected, *_) in want["taps"].items():
+        assert_golden(taps[tap], expected, tap)
+    outputs = outputs if aux else (outputs,)
+    assert len(outputs) == len(want["outputs"])
+    for output, (label, expected) in zip(outputs, want["outputs"].items(), strict=True):
+        assert_golden(output, expected, label)
+
+
+def test_every_golden_case_is_tested(shared: Path) -> None:
+    assert {(name, case) for name in NAMES for case in golden(shared, name)["cases"]} == set(CASES)
+
+
+@pytest.mark.parametrize("aux", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_shapes_types_and_order(shared: Path, name: str, aux: bool) -> None:
+    record = golden(shared, name)
+    manifest = record["state_dict_manifest"]
+    if aux:
+        head = next(i for i, row in enumerate(manifest) if row[0].startswith("final_layer."))
+        manifest = manifest[:head] + record["aux_head_manifest_extra"] + manifest[head:]
+    with torch.device("meta"):
+        state = build(name, aux_head=aux).state_dict()
+    got = [[k, list(v.shape), str(v.dtype).removeprefix("torch.")] for k, v in state.items()]
+    assert got == manifest
+
+
+def conv_rows(net: nn.Module, x: Tensor) -> list[list[Any]]:
+    """Per convolution in execution order: name, multiply-adds, input and output shape."""
+    rows: list[list[Any]] = []
+
+    def note(name: str) -> Any:
+        def hook(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
+            macs = output.numel() * conv.weight[0].numel()
+            rows.append([name, macs, list(inputs[0].shape), list(output.shape)])
+
+        return hook
+
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(note(name))
+    net(x)
+    return rows
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_multiply_adds_of_every_layer(shared: Path, name: str) -> None:
+    want = json.loads((shared / "golden" / "macs.json").read_text())[name]
+    with torch.device("meta"):
+        net = build(name).eval()
+        rows = conv_rows(net, torch.empty(want["input"]))
+    assert rows == [row[:4] for row in want["layers"]]
+    assert sum(row[1] for row in rows) == want["macs_all_convs"]
+    assert sum(p.numel() for p in net.parameters()) == want["params"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (32, 32), (33, 95), (64, 64), (90, 120), (100, 60)])
+def test_slim_takes_any_size_and_aux_leaves_the_main_output_alone(size: tuple[int, int]) -> None:
+    plain, with_aux = build("ddrnet23_slim").eval(), build("ddrnet23_slim", aux_head=True).eval()
+    fill(plain)
+    fill(with_aux)
+    x = torch.from_numpy(drawn("sizes", (2, 3, *size)).astype(np.float32))
+    with torch.inference_mode():
+        alone = plain(x)
+        main, aux = with_aux(x)
+    assert torch.equal(alone, main)
+    assert main.shape == aux.shape == (2, 19, -(-size[0] // 8), -(-size[1] // 8))
+    assert main.isfinite().all()
+    assert not torch.equal(main, aux)
+
+
+@pytest.mark.parametrize("name", ["ddrnet23", "ddrnet39"])
+def test_wide_ones_take_any_size_and_aux_leaves_the_main_output_alone(name: str) -> None:
+    plain, with_aux = build(name).eval(), build(name, aux_head=True).eval()
+    fill(plain)
+    fill(with_aux)
+    x = torch.from_numpy(drawn("sizes", (1, 3, 33, 50)).astype(np.float32))
+    with torch.inference_mode():
+        alone = plain(x)
+        main, aux = with_aux(x)
+    assert torch.equal(alone, main)
+    assert main.shape == aux.shape == (1, 19, 5, 7)
+
+
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_export_gives_the_same_output(name: str) -> None:
+    net = build(name, num_classes=3).eval()
+    fill(net)
+    x = torch.from_numpy(drawn("export", (1, 3, 40, 64)).astype(np.float32))
+    with torch.no_grad():
+        program = torch.export.export(net, (x,), strict=False)
+        assert torch.equal(program.module()(x), net(x))
