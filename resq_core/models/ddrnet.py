@@ -77,7 +77,7 @@ class _Basic(nn.Module):
         self.last = last
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        y: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         y = y + (x if self.downsample is None else self.downsample(x))
         return y if self.last else F.relu(y)
 
@@ -99,7 +99,8 @@ class _Bottleneck(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return y + self.downsample(x)
+        total: Tensor = y + self.downsample(x)
+        return total
 
 
 class _PyramidPooling(nn.Module):
@@ -129,8 +130,8 @@ class _PyramidPooling(nn.Module):
         for i in range(1, 5):
             pooled = _resize_like(self.get_submodule(f"scale{i}")(x), x)
             scales.append(self.get_submodule(f"process{i}")(pooled + scales[-1]))
-        merged: Tensor = self.compression(torch.cat(scales, 1))
-        return merged + self.shortcut(x)
+        total: Tensor = self.compression(torch.cat(scales, 1)) + self.shortcut(x)
+        return total
 
 
 class _Head(nn.Module):

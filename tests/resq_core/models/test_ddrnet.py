@@ -17,10 +17,10 @@ from resq_core.models import build
 
 NAMES = ("ddrnet23_slim", "ddrnet23", "ddrnet39")
 CASES = [
-    (name, case)
-    for name in NAMES
-    for case in ("augment_false_128x256", "augment_true_128x256")
-    if (name, case) not in {("ddrnet23", "augment_true_128x256")}
+    ("ddrnet23_slim", "augment_false_128x256"),
+    ("ddrnet23_slim", "augment_true_128x256"),
+    ("ddrnet23", "augment_false_128x256"),
+    ("ddrnet39", "augment_false_128x256"),
 ]
 
 
@@ -165,6 +165,18 @@ def test_wide_ones_take_any_size_and_aux_leaves_the_main_output_alone(name: str)
     assert main.shape == aux.shape == (1, 19, 5, 7)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_aux_head_reads_the_detail_branch_before_the_last_exchange(name: str) -> None:
+    net = build(name, aux_head=True).eval()
+    fill(net)
+    seen: dict[str, Tensor] = {}
+    for module in ("seghead_extra", "layer4_"):
+        net.get_submodule(module).register_forward_pre_hook(
+            lambda _m, inputs, module=module: seen.__setitem__(module, inputs[0])
+        )
+    with torch.inference_mode():
+        net(torch.from_numpy(drawn("aux", (1, 3, 40, 64)).astype(np.float32)))
+    assert torch.equal(seen["seghead_extra"].relu(), seen["layer4_"])
 
 
 @pytest.mark.parametrize("name", NAMES)
