@@ -1,0 +1,168 @@
+"""The paper's protocol: a clip cut into sequences by anchors, every frame scored.
+
+Generic over what makes the outputs: a network in float, one quantized frame by frame, or a
+stream. `hold`, which repeats each anchor's output, is the baseline any saving has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resq_core.errors import InputError, OptionError
+from resq_core.evaluation.miou import ConfusionMatrix
+from resq_core.tasks.segmentation import SegmentationTask
+
+__all__ = ["ClipScore", "Step", "StepOutcome", "evaluate_clip", "hold"]
+
+_MAX_PHASES = 1000
+
+
+class StepOutcome(NamedTuple):
+    """One frame: logits float [1, K, h, w], and what they cost."""
+
+    logits: Tensor
+    bops: float
+    policy_bops: float
+    mean_bits: float
+    is_anchor: bool
+
+
+Step = Callable[[Tensor], StepOutcome]
+Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class ClipScore:
+    """A clip's accuracy and cost over all frames and phases.
+
+    miou, pixel_accuracy: 0 to 1. iou: by class name, None for a class neither labelled nor found.
+    bops, policy_bops: mean per frame. mean_bits: mean over all frames; residual_bits: mean over
+    the frames that are no anchors, None where all are. frames, anchors: how many were scored.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    iou: dict[str, float | None]
+    bops: float
+    policy_bops: float
+    mean_bits: float
+    residual_bits: float | None
+    frames: int
+    anchors: int
+
+
+@dataclass
+class _Tally:
+    """Running sums behind a ClipScore."""
+
+    matrix: ConfusionMatrix
+    frames: int = 0
+    anchors: int = 0
+    bops: float = 0.0
+    policy_bops: float = 0.0
+    bits: float = 0.0
+    anchor_bits: float = 0.0
+
+    def add(self, outcome: StepOutcome) -> None:
+        self.frames += 1
+        self.anchors += outcome.is_anchor
+        self.bops += outcome.bops
+        self.policy_bops += outcome.policy_bops
+        self.bits += outcome.mean_bits
+        self.anchor_bits += outcome.mean_bits * outcome.is_anchor
+
+    def score(self, classes: Sequence[str]) -> ClipScore:
+        residuals = self.frames - self.anchors
+        iou = self.matrix.iou()
+        return ClipScore(
+            miou=self.matrix.miou(),
+            pixel_accuracy=self.matrix.pixel_accuracy(),
+            iou={
+                name: None if np.isnan(value) else float(value)
+                for name, value in zip(classes, iou, strict=True)
+            },
+            bops=self.bops / self.frames,
+            policy_bops=self.policy_bops / self.frames,
+            mean_bits=self.bits / self.frames,
+            residual_bits=(self.bits - self.anchor_bits) / residuals if residuals else None,
+            frames=self.frames,
+            anchors=self.anchors,
+        )
+
+
+def evaluate_clip(
+    open_step: Callable[[], Step],
+    clip: Iterable[Sample],
+    task: SegmentationTask,
+    ignore_index: int | None,
+    phases: Sequence[int] = (0,),
+) -> ClipScore:
+    """Score every frame of a clip whose frames all have labels, anchors included.
+
+    open_step: gives a fresh step, which is then called once per frame in order with the task's
+    input float32 [1, 3, h, w]. The period is the step's own affair.
+    clip: pictures uint8 [H, W, 3] RGB with labels uint8 [H, W]; iterated once per phase.
+    phases: 1 to 1,000 frame indices, each a run through the whole clip. In phase p a second step
+    is opened at frame p, so sequences begin at 0, p, p + T, p + 2T, ...; `range(T)` lets every
+    frame be every position of a sequence. A phase past the end changes nothing.
+
+    Raises InputError for a clip without frames or without a scored pixel, or a label that does
+    not fit; OptionError for phases out of range.
+    """
+    if not 1 <= len(phases) <= _MAX_PHASES or min(phases) < 0:
+        raise OptionError(
+            f"phases are {list(phases)[:8]}; expected 1 to {_MAX_PHASES} indices from 0"
+        )
+    tally = _Tally(ConfusionMatrix(len(task.classes), ignore_index))
+    for phase in phases:
+        _run(open_step, clip, task, phase, tally)
+    if not tally.frames:
+        raise InputError("the clip has no frames")
+    if not tally.matrix.counts.any():
+        raise InputError("no pixel of the clip's labels can be scored: all are the ignored value")
+    return tally.score(task.classes)
+
+
+def _run(
+    open_step: Callable[[], Step],
+    clip: Iterable[Sample],
+    task: SegmentationTask,
+    phase: int,
+    tally: _Tally,
+) -> None:
+    step = open_step()
+    for index, (image, label) in enumerate(clip):
+        if index == phase and index > 0:
+            step = open_step()
+        outcome = step(task.preprocess(image))
+        height, width = label.shape
+        tally.matrix.update(task.postprocess(outcome.logits, (height, width)), label)
+        tally.add(outcome)
+
+
+def hold(step: Step, period: int) -> Step:
+    """A step that calls `step` on every `period`-th frame and repeats its output for nothing.
+
+    Raises OptionError for a period under 1.
+    """
+    if period < 1:
+        raise OptionError(f"the period is {period}; expected 1 or more")
+    index = 0
+    kept: StepOutcome | None = None
+
+    def held(x: Tensor) -> StepOutcome:
+        nonlocal index, kept
+        due = index % period == 0
+        index += 1
+        if due or kept is None:
+            kept = step(x)._replace(is_anchor=True)
+            return kept
+        return StepOutcome(kept.logits, 0.0, 0.0, 0.0, is_anchor=False)
+
+    return held
