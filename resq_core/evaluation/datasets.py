@@ -91,7 +91,7 @@ def _read(path: Path, mode: str | None) -> Picture:
                     f"{path} is {image.width}x{image.height}; at most {_MAX_PIXELS} pixels are read"
                 )
             return np.array(image.convert(mode) if mode else image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} cannot be read as a picture: {error}") from error
