@@ -26,10 +26,13 @@ from resq_core.precision import Precision
 from resq_core.ranges import SEARCH_POINTS, search_scale
 from resq_core.residual import QuantizedWeight
 
-__all__ = ["DEFAULT_SAMPLES", "Clip", "calibrate"]
+__all__ = ["DEFAULT_SAMPLES", "Clip", "Progress", "calibrate"]
 
 Clip = Sequence[Tensor] | Tensor
 """Frames in order: a sequence of [1, C, H, W], or one tensor [N, C, H, W]; float32."""
+
+Progress = Callable[[float], None]
+"""Called with a fraction from 0 to 1."""
 
 DEFAULT_SAMPLES = 64
 """c of the paper."""
@@ -67,7 +70,7 @@ def calibrate(
     samples: int = DEFAULT_SAMPLES,
     points: int = SEARCH_POINTS,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Encodings:
     """Fit every activation scale that `precisions` need.
 

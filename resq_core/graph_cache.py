@@ -67,11 +67,10 @@ class GraphCache:
                 self._graphs.popitem(last=False)
             return graph
 
-    def layer_names(self) -> list[str] | None:
-        """Names of the quantizable layers, or None before the first capture."""
+    def latest(self) -> Graph | None:
+        """The graph used last, or None before the first capture."""
         with self._lock:
-            latest = next(reversed(self._graphs.values()), None)
-        return None if latest is None else [op.name for op in latest.ops]
+            return next(reversed(self._graphs.values()), None)
 
 
 def check_inputs(x: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
 from resq_core.errors import OptionError, UnknownModelError
 from resq_core.models.ddrnet import ddrnet23, ddrnet23_slim, ddrnet39
 
-__all__ = ["build", "names"]
+__all__ = ["architecture_of", "build", "names"]
+
+_MARK = "_resq_architecture"  # an attribute, so that it survives a copy of the module
 
 _BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "ddrnet23": ddrnet23,
@@ -42,4 +45,11 @@ def build(name: str, **options: object) -> nn.Module:
         raise OptionError(
             f"{name} has no option {', '.join(unknown)}; its options are: {', '.join(known)}"
         )
-    return builder(**options)
+    module = builder(**options)
+    setattr(module, _MARK, {"name": name, "options": dict(options)})
+    return module
+
+
+def architecture_of(module: nn.Module) -> dict[str, Any] | None:
+    """The `name` and `options` that `build` made a module with, or None if it did not make it."""
+    return getattr(module, _MARK, None)

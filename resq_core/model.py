@@ -1,0 +1,258 @@
+"""The public face: `quantize`, `load` and `QuantizedModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resq_core import models
+from resq_core.calibrate import DEFAULT_SAMPLES, Clip, Progress, calibrate
+from resq_core.encodings import Encodings, Granularity
+from resq_core.errors import CalibrationError, OptionError, SavedModelError
+from resq_core.graph_cache import GraphCache, check_inputs
+from resq_core.precision import Precision
+from resq_core.ranges import SEARCH_POINTS
+from resq_core.runtime import Grid, Runtime
+from resq_core.saved import SavedModel
+from resq_core.stream import Stream, StreamOptions
+
+__all__ = ["QuantizedModel", "load", "quantize"]
+
+
+class QuantizedModel:
+    """A frozen network at one precision, shared by any number of streams and threads.
+
+    Made by `quantize`, `load` or `with_precision`. Weights never change; calibration replaces the
+    scales, and streams that are already open go on with the old ones.
+    """
+
+    def __init__(
+        self,
+        graphs: GraphCache,
+        precision: Precision,
+        options: StreamOptions,
+        grid: Grid,
+        encodings: Encodings,
+    ) -> None:
+        self._graphs, self._precision, self._options = graphs, precision, options
+        self._grid, self._encodings = grid, encodings
+        self._runtime: Runtime | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """Bits of keyframes and residual frames."""
+        return self._precision
+
+    @property
+    def options(self) -> StreamOptions:
+        """What `stream()` uses where the caller says nothing."""
+        return self._options
+
+    @property
+    def encodings(self) -> Encodings:
+        """The calibrated scales."""
+        return self._encodings
+
+    def with_precision(self, precision: str | Precision) -> QuantizedModel:
+        """The same network, calibration and options at other bits; weights are shared.
+
+        Raises:
+            PrecisionError: it does not parse.
+            CalibrationError: it needs scales that were not calibrated.
+        """
+        parsed = Precision.parse(precision)
+        self._encodings.require(parsed)
+        return QuantizedModel(self._graphs, parsed, self._options, self._grid, self._encodings)
+
+    def calibrate(
+        self,
+        clips: Sequence[Clip],
+        samples: int = DEFAULT_SAMPLES,
+        points: int = SEARCH_POINTS,
+        also: Sequence[str | Precision] = (),
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        """Fit the activation scales on video, for this precision and those in `also`.
+
+        Args:
+            clips: preprocessed frames in order, each clip a sequence of float32 [1, C, H, W] or
+                one tensor [N, C, H, W]. Mix still and moving scenes.
+            samples: c of Eq. 8, pairs of frames.
+            points: r of Eq. 8, candidates of the line search.
+            also: further precisions that `with_precision` shall offer.
+            seed: of the choice of samples.
+            progress: called with a fraction from 0 to 1.
+
+        Raises:
+            CalibrationError, InputError: the clips cannot be used.
+            CaptureError: the network cannot be captured at their size.
+        """
+        precisions = [self._precision, *(Precision.parse(p) for p in also)]
+        fitted = calibrate(
+            self._graphs,
+            precisions,
+            clips,
+            self._options.period,
+            self._encodings.granularity,
+            samples=samples,
+            points=points,
+            seed=seed,
+            progress=progress,
+        )
+        self._encodings = self._encodings.merged(fitted)
+        self._runtime = None
+
+    def float(self, x: Tensor | Sequence[Tensor]) -> Any:
+        """The network in float32, as captured: what quantization is measured against."""
+        inputs = check_inputs(x)
+        with torch.no_grad():
+            graph = self._graphs.graph(inputs)
+            return graph.run(inputs, lambda op, v: op.apply(v, op.weight, op.bias))
+
+    def macs(self, x: Tensor | Sequence[Tensor]) -> dict[str, int]:
+        """Multiply-accumulates of each layer, in execution order, for inputs of this shape."""
+        return dict(self._graphs.graph(check_inputs(x)).macs)
+
+    def stream(
+        self,
+        period: int | None = None,
+        reference: str | None = None,
+        policy: str | None = None,
+        threshold: float | None = None,
+    ) -> Stream:
+        """Open a stream; what is not given comes from `quantize`.
+
+        Raises:
+            OptionError: an option is out of range.
+            CalibrationError: the model is not calibrated.
+        """
+        options = self._options.but(period, reference, policy, threshold)
+        if not self._encodings.scales:
+            raise CalibrationError("the model is not calibrated; call calibrate(clips) first")
+        runtime = self._runtime
+        if runtime is None:
+            runtime = Runtime(self._graphs, self._encodings, self._precision, self._grid)
+            self._runtime = runtime
+        return Stream(runtime, self._precision, options)
+
+    def save(self, path: str | Path) -> None:
+        """Write weights, options and encodings to one file; see docs/saved-models.md.
+
+        Raises:
+            CalibrationError: there is nothing calibrated yet.
+        """
+        graph = self._graphs.latest()
+        if not self._encodings.scales or graph is None:
+            raise CalibrationError("the model is not calibrated; call calibrate(clips) first")
+        policy = self._options.policy
+        SavedModel(
+            weights=self._graphs.module.state_dict(),
+            architecture=models.architecture_of(self._graphs.module),
+            options={
+                "precision": str(self._precision),
+                "period": self._options.period,
+                "reference": str(self._options.reference),
+                "policy": str(policy.form),
+                "threshold": policy.threshold,
+                "grid": str(self._grid),
+            },
+            encodings=self._encodings,
+            input_shapes=graph.input_shapes,
+        ).write(Path(path))
+
+
+def quantize(
+    model: nn.Module,
+    precision: str | Precision,
+    *,
+    period: int = 8,
+    reference: str = "tracking",
+    policy: str = "relative",
+    threshold: float | None = None,
+    granularity: str = "channel",
+    grid: str = "free",
+    example: Tensor | Sequence[Tensor] | None = None,
+) -> QuantizedModel:
+    """Prepare any network for residual-quantized video inference.
+
+    Args:
+        model: any module that `torch.export` can trace; it is copied and not changed.
+        precision: e.g. `"W8A8->W8A{0,4,8}"`; see `Precision`.
+        period: T, frames from keyframe to keyframe.
+        reference: `keyframe`, `previous` or `tracking`; see `resq_core.residual`.
+        policy: `paper` or `relative`; see `resq_core.policy`.
+        threshold: of the policy; None takes its default.
+        granularity: weight scales per `tensor` or per output `channel`.
+        grid: scales of a dynamic pool `free` or `aligned`; see `resq_core.runtime.Grid`.
+        example: an input; given one, the network is captured now rather than at its first use.
+
+    Returns:
+        A model that needs `calibrate` before it opens streams.
+
+    Raises:
+        PrecisionError, OptionError: an argument is out of range.
+        CaptureError: the network cannot be captured; the message names the module.
+        CheckpointError: a weight holds NaN or infinity.
+    """
+    parsed = Precision.parse(precision)
+    options = StreamOptions.of(period, reference, policy, threshold)
+    if granularity not in list(Granularity):
+        known = [str(g) for g in Granularity]
+        raise OptionError(f"granularity is {granularity!r}; expected one of {known}")
+    if grid not in list(Grid):
+        raise OptionError(f"grid is {grid!r}; expected one of {[str(g) for g in Grid]}")
+    graphs = GraphCache(model)
+    if example is not None:
+        graphs.graph(check_inputs(example))
+    encodings = Encodings(Granularity(granularity), {}, {})
+    return QuantizedModel(graphs, parsed, options, Grid(grid), encodings)
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> QuantizedModel:
+    """Read what `QuantizedModel.save` wrote.
+
+    Args:
+        path: the file.
+        model: the network, for one that `resq_core.models.build` does not know; its weights are
+            taken from the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SavedModelError: damaged, of another version, or not fitting the network.
+    """
+    saved = SavedModel.read(Path(path))
+    if model is None:
+        if saved.architecture is None:
+            raise SavedModelError(
+                f"{path} holds a network of your own; pass it: load(path, model=YourNetwork())"
+            )
+        model = models.build(saved.architecture["name"], **saved.architecture["options"])
+    try:
+        model.load_state_dict(dict(saved.weights))
+    except RuntimeError as error:
+        raise SavedModelError(f"{path} does not fit {type(model).__name__}: {error}") from error
+    o = saved.options
+    try:
+        quantized = quantize(
+            model,
+            o["precision"],
+            period=o["period"],
+            reference=o["reference"],
+            policy=o["policy"],
+            threshold=o["threshold"],
+            granularity=str(saved.encodings.granularity),
+            grid=o["grid"],
+            example=[torch.zeros(shape) for shape in saved.input_shapes],
+        )
+    except KeyError as error:
+        raise SavedModelError(f"{path} lacks the option {error}") from error
+    graph = quantized._graphs.latest()
+    assert graph is not None
+    saved.encodings.require_layers(op.name for op in graph.ops)
+    quantized._encodings = saved.encodings
+    return quantized
