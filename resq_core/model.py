@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ class QuantizedModel:
         period: int | None = None,
         reference: str | None = None,
         policy: str | None = None,
-        threshold: float | None = None,
+        threshold: builtins.float | None = None,
     ) -> Stream:
         """Open a stream; what is not given comes from `quantize`.
 
