@@ -1,0 +1,217 @@
+"""Text messages of `resq.v1` as checked, frozen models. No I/O."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+__all__ = [
+    "Blob",
+    "Bops",
+    "Drop",
+    "Ended",
+    "ErrorMessage",
+    "InputKind",
+    "Outputs",
+    "Reset",
+    "ResultMeta",
+    "Started",
+    "Stats",
+    "StreamEnd",
+    "StreamStart",
+    "StreamUpdate",
+    "Timings",
+    "explain",
+]
+
+MAX_PERIOD = 1_000_000
+MAX_DEADLINE_MS = 60_000
+
+InputKind = Literal["image", "h264", "vp8", "rgb"]
+Period = Annotated[int, Field(ge=1, le=MAX_PERIOD)]
+Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+StreamId = Annotated[str, Field(pattern=r"\A[A-Za-z0-9._-]{1,64}\z")]
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Outputs(_Message):
+    """What a result carries. `mask`: palette PNG, zlib-compressed class ids, or none."""
+
+    mask: Literal["png", "zlib", "none"] = "zlib"
+    bit_map: bool = False
+    layers: bool = False
+
+
+class StreamStart(_Message):
+    """Client: open the stream. What is None takes the server's default."""
+
+    type: Literal["stream.start"] = "stream.start"
+    id: StreamId | None = None
+    model: Name | None = None
+    precision: Name | None = None
+    period: Period | None = None
+    threshold: Threshold | None = None
+    policy: Literal["paper", "relative"] | None = None
+    reference: Literal["keyframe", "previous", "tracking"] | None = None
+    mode: Literal["live", "lossless"] = "live"
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    input: InputKind = "image"
+    outputs: Outputs = Outputs()
+
+
+class StreamUpdate(_Message):
+    """Client: change options from the next frame on; what is None stays."""
+
+    type: Literal["stream.update"] = "stream.update"
+    period: Period | None = None
+    threshold: Threshold | None = None
+    outputs: Outputs | None = None
+
+
+class StreamEnd(_Message):
+    """Client: no frame follows; frames on their way are still answered."""
+
+    type: Literal["stream.end"] = "stream.end"
+
+
+class Started(_Message):
+    """Server: the options in force, what the ids mean, and how many frames may be on their way."""
+
+    type: Literal["stream.started"] = "stream.started"
+    id: str
+    model: str
+    task: str
+    precision: str
+    period: int
+    threshold: float
+    policy: str
+    reference: str
+    mode: Literal["live", "lossless"]
+    deadline_ms: int | None
+    input: InputKind
+    outputs: Outputs
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    credits: int
+
+
+class Drop(_Message):
+    """Server: this frame gets no result, and why. Gives its credit back."""
+
+    type: Literal["drop"] = "drop"
+    seq: int
+    reason: str
+    message: str | None = None
+
+
+class Stats(_Message):
+    """Server: running totals. `saving` is 1 - bops / bops of W8A8 frame quantization."""
+
+    type: Literal["stats"] = "stats"
+    received: int
+    results: int
+    drops: int
+    anchors: int
+    fps: float
+    saving: float
+    mean_bits: float
+
+
+class Reset(_Message):
+    """Server: stream state was lost; the next frame runs as an anchor."""
+
+    type: Literal["stream.reset"] = "stream.reset"
+    reason: str
+
+
+class Ended(_Message):
+    """Server: the stream's totals. `received` is always `results` + `drops`."""
+
+    type: Literal["stream.ended"] = "stream.ended"
+    reason: str
+    received: int
+    results: int
+    drops: int
+    drop_reasons: dict[str, int]
+    anchors: int
+    bops: int
+    policy_bops: int
+    bops_w8a8: int
+    bops_fp32: int
+    saving: float
+    mean_bits: float
+
+
+class ErrorMessage(_Message):
+    """Server: something was wrong. `fatal` ones are followed by a close."""
+
+    type: Literal["error"] = "error"
+    code: str
+    message: str
+    expected: str | None = None
+    field: str | None = None
+    fatal: bool = False
+
+
+class Timings(_Message):
+    """Milliseconds in each stage of one frame."""
+
+    receive: float
+    decode: float
+    queue: float
+    infer: float
+    encode: float
+
+
+class Bops(_Message):
+    """Bit operations of one frame beside its baselines."""
+
+    frame: int
+    policy: int
+    w8a8: int
+    fp32: int
+    saving: float
+
+
+class Blob(_Message):
+    """One blob of a result. Formats: `png` palette picture; `zlib-ids` uint8 class ids;
+    `zlib-u8` bits times 30, rounded; `zlib-json` a list of objects (`shape` is its length).
+    """
+
+    name: Literal["mask", "bit_map", "layers"]
+    format: Literal["png", "zlib-ids", "zlib-u8", "zlib-json"]
+    size: int
+    shape: tuple[int, ...]
+
+
+class ResultMeta(_Message):
+    """The meta of a result frame; its blobs follow in the order of `blobs`."""
+
+    seq: int
+    pts_us: int
+    index: int
+    is_anchor: bool
+    anchor_reason: str | None
+    timings: Timings
+    bops: Bops
+    mean_bits: float
+    active_fraction: float
+    clipped_fraction: float
+    blobs: tuple[Blob, ...]
+
+
+def explain(error: ValidationError) -> tuple[str, str]:
+    """The first problem of a message as (field, "field is ...; expected ...")."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "message"
+    if first["type"] == "extra_forbidden":
+        return field, f"{field} is not an option of this message"
+    got: Any = first.get("input")
+    shown = repr(got) if len(repr(got)) <= 80 else f"{type(got).__name__}"
+    wanted = first["msg"].removeprefix("Input should be ")
+    return field, f"{field} is {shown}; expected {wanted}"
