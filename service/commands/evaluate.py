@@ -1,0 +1,106 @@
+"""`resq eval`: accuracy and bit operations of a model on a labelled clip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from resq_core import Precision, QuantizedModel, zoo
+from resq_core.errors import OptionError
+from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
+from resq_core.tasks import SegmentationTask
+
+__all__ = ["evaluate"]
+
+
+class Dataset(StrEnum):
+    """Data sets that can be read."""
+
+    CAMVID = "camvid"
+
+
+def evaluate(
+    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    dataset: Annotated[Dataset, typer.Option(help="Layout of the folder.")] = Dataset.CAMVID,
+    split: Annotated[str, typer.Option(help="A clip whose frames all have labels.")] = "clip_15hz",
+    model: Annotated[str, typer.Option(help="Model of the zoo.")] = "street",
+    precision: Annotated[str, typer.Option(help="For example W8A8->W8A{0,4,8}.")] = "W8A8->W8A4",
+    period: Annotated[int, typer.Option(help="T, frames from keyframe to keyframe.")] = 3,
+    reference: Annotated[str | None, typer.Option(help="keyframe, previous, tracking.")] = None,
+    policy: Annotated[str | None, typer.Option(help="paper or relative.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Of the policy.")] = None,
+    phases: Annotated[int, typer.Option(help="Average over this many keyframe offsets.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Score float, frame quantization, hold and ResQ on a labelled clip."""
+    parsed = Precision.parse(precision)
+    if parsed.residual_weight_bits is None:
+        raise OptionError(
+            f"precision is {parsed}; expected one with residual frames, for example W8A8->W8A4"
+        )
+    card = zoo.card(model)
+    quantized = zoo.load(model, parsed)
+    task = SegmentationTask(card.classes, card.palette, card.input_size, card.mean, card.std)
+    clip = CamVid(root, split)
+    keyframe = Precision(parsed.weight_bits, parsed.activation_bits)
+    hold = Precision(parsed.weight_bits, parsed.activation_bits, parsed.residual_weight_bits, (0,))
+    frame = Precision(parsed.residual_weight_bits, parsed.pool[-1])
+    options = {"reference": reference, "policy": policy, "threshold": threshold}
+    runs: dict[str, Callable[[], Step]] = {
+        "float": lambda: _float_step(quantized),
+        "keyframe": lambda: _stream_step(quantized.with_precision(keyframe), 1, {}),
+        "frame": lambda: _stream_step(quantized.with_precision(frame), 1, {}),
+        "hold": lambda: _stream_step(quantized.with_precision(hold), period, {}),
+        "resq": lambda: _stream_step(quantized, period, options),
+    }
+    result: dict[str, Any] = {
+        "model": model,
+        "precision": str(parsed),
+        "period": period,
+        "split": split,
+        "frame_precision": str(frame),
+    }
+    for name, open_step in runs.items():
+        score = evaluate_clip(open_step, clip, task, card.ignore_index, tuple(range(phases)))
+        result[name] = asdict(score)
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    table = Table("", "mIoU", "GBOPs / frame", "mean bits", "bits of residual frames")
+    for name in runs:
+        row = result[name]
+        residual = "" if row["residual_bits"] is None else f"{row['residual_bits']:.2f}"
+        spent = (row["bops"] + row["policy_bops"]) / 1e9
+        table.add_row(
+            name, f"{100 * row['miou']:.1f}", f"{spent:.1f}", f"{row['mean_bits']:.2f}", residual
+        )
+    Console().print(table)
+
+
+def _float_step(model: QuantizedModel) -> Step:
+    """Float32 counted as 32×32 bits."""
+
+    def step(x: Tensor) -> StepOutcome:
+        macs = sum(model.macs(x).values())
+        return StepOutcome(model.float(x), macs * 32 * 32, 0, 32.0, is_anchor=True)
+
+    return step
+
+
+def _stream_step(model: QuantizedModel, period: int, options: dict[str, Any]) -> Step:
+    stream = model.stream(period=period, **options)
+
+    def step(x: Tensor) -> StepOutcome:
+        r = stream.step(x)
+        return StepOutcome(r.output, r.bops.frame, r.bops.policy, r.mean_bits, r.is_anchor)
+
+    return step
