@@ -7,7 +7,7 @@
 >>> result = stream.step(frame)                                   # doctest: +SKIP
 """
 
-from resq_core import errors
+from resq_core import errors, models
 from resq_core.model import QuantizedModel, load, quantize
 from resq_core.precision import Precision
 from resq_core.stream import StepResult, Stream
@@ -19,5 +19,6 @@ __all__ = [
     "Stream",
     "errors",
     "load",
+    "models",
     "quantize",
 ]

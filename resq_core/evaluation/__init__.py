@@ -2,6 +2,6 @@
 
 from resq_core.evaluation.datasets import CamVid
 from resq_core.evaluation.miou import ConfusionMatrix
-from resq_core.evaluation.protocol import ClipScore, StepOutcome, evaluate_clip, hold
+from resq_core.evaluation.protocol import ClipScore, Step, StepOutcome, evaluate_clip
 
-__all__ = ["CamVid", "ClipScore", "ConfusionMatrix", "StepOutcome", "evaluate_clip", "hold"]
+__all__ = ["CamVid", "ClipScore", "ConfusionMatrix", "Step", "StepOutcome", "evaluate_clip"]

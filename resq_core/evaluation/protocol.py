@@ -1,7 +1,7 @@
 """The paper's protocol: a clip cut into sequences by anchors, every frame scored.
 
 Generic over what makes the outputs: a network in float, one quantized frame by frame, or a
-stream. `hold`, which repeats each anchor's output, is the baseline any saving has to beat.
+stream. A stream at `W8A8->W8A0` holds each anchor's output: the baseline any saving has to beat.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from resq_core.errors import InputError, OptionError
 from resq_core.evaluation.miou import ConfusionMatrix
 from resq_core.tasks.segmentation import SegmentationTask
 
-__all__ = ["ClipScore", "Step", "StepOutcome", "evaluate_clip", "hold"]
+__all__ = ["ClipScore", "Step", "StepOutcome", "evaluate_clip"]
 
 _MAX_PHASES = 1000
 
@@ -144,25 +144,3 @@ def _run(
         height, width = label.shape
         tally.matrix.update(task.postprocess(outcome.logits, (height, width)), label)
         tally.add(outcome)
-
-
-def hold(step: Step, period: int) -> Step:
-    """A step that calls `step` on every `period`-th frame and repeats its output for nothing.
-
-    Raises OptionError for a period under 1.
-    """
-    if period < 1:
-        raise OptionError(f"the period is {period}; expected 1 or more")
-    index = 0
-    kept: StepOutcome | None = None
-
-    def held(x: Tensor) -> StepOutcome:
-        nonlocal index, kept
-        due = index % period == 0
-        index += 1
-        if due or kept is None:
-            kept = step(x)._replace(is_anchor=True)
-            return kept
-        return StepOutcome(kept.logits, 0.0, 0.0, 0.0, is_anchor=False)
-
-    return held

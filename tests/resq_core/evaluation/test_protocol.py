@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from resq_core.errors import InputError, OptionError
-from resq_core.evaluation import CamVid, StepOutcome, evaluate_clip, hold
+from resq_core.evaluation import CamVid, StepOutcome, evaluate_clip
 from resq_core.evaluation.protocol import Step
 from resq_core.models import build, load_weights
 from resq_core.tasks import CAMVID11, SegmentationTask
@@ -94,22 +94,6 @@ def test_labels_of_another_size_than_the_input() -> None:
     assert evaluate_clip(lambda: perfect, samples, TASK, VOID).miou == 1
 
 
-def test_hold_repeats_the_anchor_for_nothing() -> None:
-    samples = clip("dbbbdd")  # anchors at 0 and 3: the held masks are d d d b b b
-    score = evaluate_clip(lambda: hold(perfect, 3), samples, TASK, VOID)
-    assert score.pixel_accuracy == pytest.approx(2 / 6)
-    assert score.iou["dark"] == pytest.approx(1 / 5)
-    assert score.iou["bright"] == pytest.approx(1 / 5)
-    assert (score.frames, score.anchors, score.residual_bits) == (6, 2, 0)
-    assert score.bops == pytest.approx(100 * 8 * 2 / 6)
-
-
-def test_hold_with_period_one_is_the_step_itself() -> None:
-    samples = clip("dbdb")
-    held = evaluate_clip(lambda: hold(perfect, 1), samples, TASK, VOID)
-    assert held == evaluate_clip(lambda: perfect, samples, TASK, VOID)
-
-
 def test_clips_that_cannot_be_scored() -> None:
     with pytest.raises(InputError, match="no frames"):
         evaluate_clip(lambda: perfect, [], TASK, VOID)
@@ -124,11 +108,6 @@ def test_clips_that_cannot_be_scored() -> None:
 def test_phases_out_of_range(phases: list[int]) -> None:
     with pytest.raises(OptionError, match="phases"):
         evaluate_clip(lambda: perfect, clip("db"), TASK, VOID, phases)
-
-
-def test_a_period_under_one() -> None:
-    with pytest.raises(OptionError, match="period is 0"):
-        hold(perfect, 0)
 
 
 @pytest.mark.slow

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import resq_core
+from resq_core import QuantizedModel, errors
+from resq_core.linear_op import Kind, LinearOp
+from resq_core.quantizer import fake_quantize
+from resq_core.ranges import search_scale
+from tests.resq_core.networks import Everything, Plain, moving_clip, seeded
+
+
+@pytest.fixture(scope="module")
+def model() -> QuantizedModel:
+    q = resq_core.quantize(seeded(Plain), "W8A8->W8A{0,4,8}", period=4)
+    q.calibrate([moving_clip(6)], samples=6, also=["W8A8->W4A4"])
+    return q
+
+
+def test_the_search_finds_the_best_of_its_candidates() -> None:
+    torch.manual_seed(0)
+    op = LinearOp("op", Kind.LINEAR, torch.randn(5, 4), None)
+    x = torch.randn(50, 4)
+    x[0, 0] = 40.0  # an outlier that a min-max range would follow
+    extremes = (x.min().item(), x.max().item())
+    found = search_scale(op, [x], extremes, 4, op.weight)
+    assert found is not None
+
+    def error(scale: float) -> float:
+        return (op.apply(fake_quantize(x, scale, 4) - x, op.weight)).square().sum().item()
+
+    tried = [2 * abs(r) / 15 for r in torch.linspace(*extremes, 20).tolist()]
+    assert error(found) == pytest.approx(min(map(error, tried)))
+    assert error(found) < error(2 * 40.0 / 15)
+
+
+def test_a_mix_of_still_and_moving_clips_clips_less_than_a_still_one() -> None:
+    still = moving_clip(1).repeat(6, 1, 1, 1)
+    still += 0.002 * torch.randn(still.shape, generator=torch.Generator().manual_seed(3))
+    lively = moving_clip(6, 5) * torch.linspace(0.5, 1.5, 6)[:, None, None, None]
+    clipped = {}
+    for name, clips in {"still": [still], "mix": [still, lively]}.items():
+        q = resq_core.quantize(seeded(Plain), "W8A8->W8A8", period=6)
+        q.calibrate(clips, samples=12)
+        stream = q.stream(reference="keyframe")
+        clipped[name] = sum(stream.step(lively[i : i + 1]).clipped_fraction for i in range(6))
+    assert clipped["still"] > 0.2
+    assert clipped["mix"] < clipped["still"] / 10
+
+
+def test_a_network_that_sees_only_zeros_still_gets_quantizers() -> None:
+    q = resq_core.quantize(seeded(Plain), "W8A8->W8A{0,4,8}")
+    q.calibrate([torch.zeros(3, 3, 8, 8)], samples=2)
+    result = q.stream().step(torch.zeros(1, 3, 8, 8))
+    assert bool(torch.isfinite(result.output).all())
+
+
+def test_calibration_is_reproducible() -> None:
+    def fit() -> dict[str, object]:
+        q = resq_core.quantize(seeded(Everything), "W8A8->W8A4")
+        q.calibrate([moving_clip(6)], samples=4)
+        return q.encodings.to_json()
+
+    assert fit() == fit()
+
+
+@pytest.mark.parametrize("clips", [[], [moving_clip(1)], [[moving_clip(1)]]])
+def test_too_little_video(clips: list[torch.Tensor]) -> None:
+    q = resq_core.quantize(seeded(Plain), "W8A8->W8A4")
+    with pytest.raises(errors.CalibrationError, match="2 or more frames"):
+        q.calibrate(clips)
+
+
+def test_missing_scales_are_named(model: QuantizedModel) -> None:
+    with pytest.raises(errors.CalibrationError, match=r"residual W8A3.*also="):
+        model.with_precision("W8A8->W8A3")
+    with pytest.raises(errors.CalibrationError, match="not calibrated"):
+        resq_core.quantize(seeded(Plain), "W8A8").stream()
+
+
+def test_nan_in_weights_names_the_tensor() -> None:
+    module = seeded(Plain)
+    with torch.no_grad():
+        next(module.second.parameters())[0] = torch.nan  # type: ignore[union-attr, operator, arg-type]
+    with pytest.raises(errors.CheckpointError, match=r"second\.weight.*NaN"):
+        resq_core.quantize(module, "W8A8")
+
+
+def test_saving_and_loading_give_the_same_model(model: QuantizedModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.resq"
+    model.save(path)
+    loaded = resq_core.load(path, model=Plain())
+    assert loaded.precision == model.precision
+    assert loaded.options == model.options
+    assert loaded.encodings == model.encodings
+    clip = moving_clip(5)
+    a, b = model.stream(), loaded.with_precision("W8A8->W8A{0,4,8}").stream()
+    for i in range(5):
+        assert torch.equal(a.step(clip[i : i + 1]).output, b.step(clip[i : i + 1]).output)
+
+
+def test_a_registered_network_needs_no_module_to_load(tmp_path: Path) -> None:
+    network = resq_core.models.build("ddrnet23_slim", num_classes=3)
+    q = resq_core.quantize(network, "W8A8")
+    q.calibrate([torch.randn(2, 3, 32, 32)], samples=1, points=3)
+    q.save(tmp_path / "model.resq")
+    loaded = resq_core.load(tmp_path / "model.resq")
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(loaded.float(x), q.float(x))
+
+
+def scales(layers: dict[str, float]) -> dict[str, object]:
+    return {"granularity": "channel", "about": {}, "scales": {"frame W8A8": layers}}
+
+
+def rewritten(path: Path, **changes: object) -> Path:
+    """A copy of a saved model with other header fields or weights; `...` drops a field."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["resq"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors.update({k: v for k, v in changes.items() if isinstance(v, torch.Tensor)})
+    header.update({k: v for k, v in changes.items() if not isinstance(v, torch.Tensor)})
+    other = path.with_name("changed.resq")
+    save_file(
+        tensors, other, {"resq": json.dumps({k: v for k, v in header.items() if v is not None})}
+    )
+    return other
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 99}, "version 99"),
+        ({"format": "other"}, "format 'other'"),
+        ({"encodings": ...}, "header of"),
+        ({"encodings": scales({"first": -1})}, "above 0"),
+        ({"encodings": scales({"x": 1})}, "unknown layers"),
+        ({"first.weight": torch.full((8, 3, 3, 3), torch.inf)}, "first.weight"),
+        ({"first.weight": torch.zeros(8, 5, 3, 3)}, "does not fit Plain"),
+        ({"options": {}}, "lacks the option"),
+    ],
+)
+def test_files_that_cannot_be_right(
+    model: QuantizedModel, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "model.resq"
+    model.save(path)
+    with pytest.raises(errors.SavedModelError, match=message):
+        resq_core.load(rewritten(path, **changes), model=Plain())
+
+
+def test_files_that_are_no_models(tmp_path: Path) -> None:
+    path = tmp_path / "x.resq"
+    with pytest.raises(FileNotFoundError):
+        resq_core.load(path)
+    path.write_bytes(b"not a model")
+    with pytest.raises(errors.SavedModelError, match="not a saved model, or damaged"):
+        resq_core.load(path)
+    save_file({"w": torch.zeros(1)}, path)
+    with pytest.raises(errors.SavedModelError, match="weights only"):
+        resq_core.load(path)
