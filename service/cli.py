@@ -1,0 +1,32 @@
+"""The `resq` command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from resq_core.errors import ResqError
+from service.commands.bops import bops
+from service.commands.evaluate import evaluate
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="resq",
+    help="Residual quantization for video perception.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("bops")(bops)
+app.command("eval")(evaluate)
+
+
+def main() -> None:
+    """Run; an error that is the user's to mend is one line, not a traceback."""
+    try:
+        app()
+    except (ResqError, FileNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,56 @@
+"""The command line as a user calls it: a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def resq(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from service.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+
+
+def test_help_lists_the_commands() -> None:
+    done = resq("--help")
+    assert done.returncode == 0
+    assert "bops" in done.stdout
+    assert "eval" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--precision", "W8A8->W8A9"], "W8A8->W8A9"),
+        (["--precision", "W8A8"], "residual frames"),
+        (["--model", "nothing"], "there are: street"),
+        (["--period", "0"], "period T is 0"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "clip_15hz").mkdir()
+    done = resq("eval", "--root", str(tmp_path), *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    if "--period" not in arguments:
+        assert message in done.stderr
+
+
+@pytest.mark.slow
+def test_eval_scores_all_baselines_on_the_same_frames(shared: Path) -> None:
+    done = resq(
+        "eval", "--root", str(shared / "data" / "camvid"), "--precision", "W8A8->W4A4", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    names = ("float", "frame", "hold", "resq")
+    assert all(result[name]["frames"] == 50 for name in names)
+    assert result["frame_precision"] == "W4A4"
+    assert result["resq"]["miou"] > result["frame"]["miou"] + 0.05
+    assert result["hold"]["mean_bits"] < result["resq"]["mean_bits"] < 8
+    assert result["resq"]["bops"] < result["float"]["bops"] / 16
