@@ -25,10 +25,9 @@ def test_help_lists_the_commands() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--precision", "W8A8->W8A9"], "W8A8->W8A9"),
+        (["--precision", "W8A8->W8A9"], "bits is 9; expected"),
         (["--precision", "W8A8"], "residual frames"),
         (["--model", "nothing"], "there are: street"),
-        (["--period", "0"], "period T is 0"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -37,8 +36,7 @@ def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: st
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
-    if "--period" not in arguments:
-        assert message in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.slow
