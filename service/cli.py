@@ -9,6 +9,8 @@ import typer
 from resq_core.errors import ResqError
 from service.commands.bops import bops
 from service.commands.evaluate import evaluate
+from service.commands.run import run
+from service.decoder import ClipError
 
 __all__ = ["app", "main"]
 
@@ -21,12 +23,13 @@ app = typer.Typer(
 )
 app.command("bops")(bops)
 app.command("eval")(evaluate)
+app.command("run")(run)
 
 
 def main() -> None:
     """Run; an error that is the user's to mend is one line, not a traceback."""
     try:
         app()
-    except (ResqError, FileNotFoundError) as error:
+    except (ResqError, ClipError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

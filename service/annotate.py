@@ -1,0 +1,112 @@
+"""One picture that shows a result: the mask over the frame, the bits beside it, the figures below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["annotate"]
+
+_BAR = 34
+_GAP = 6
+_MAX_HEIGHT = 720
+_INK = (235, 238, 242)
+_DIM = (150, 158, 168)
+_PAPER = (18, 21, 26)
+_ANCHOR = (255, 190, 60)
+# 0 bits is night, 4 teal, 8 bits bright: readable without telling red from green
+_STOPS = np.array([[26, 30, 44], [38, 148, 152], [250, 226, 110]], np.float32)
+_BLEND = 0.5
+
+
+def annotate(
+    image: NDArray[np.uint8],
+    ids: NDArray[np.uint8],
+    palette: Sequence[tuple[int, int, int]],
+    bit_map: NDArray[np.float32],
+    *,
+    index: int,
+    is_anchor: bool,
+    mean_bits: float,
+    saving: float,
+    active_fraction: float,
+    title: str,
+) -> NDArray[np.uint8]:
+    """Draw a result.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        ids: class ids, uint8 [H, W]; ids without a colour stay as the picture is.
+        palette: RGB by class id.
+        bit_map: float32 [h, w], 0 to 8 bits.
+        index: of the frame.
+        is_anchor: keyframes are marked.
+        mean_bits, saving, active_fraction: as in `resq_core.StepResult`.
+        title: model and precision.
+
+    Returns:
+        uint8 RGB; its size depends on the size of `image` alone, and both sides are even.
+    """
+    height, width = image.shape[:2]
+    factor = min(1.0, _MAX_HEIGHT / height)
+    shown = (max(round(width * factor), 2), max(round(height * factor), 2))
+    panel = Image.new("RGB", _canvas(shown), _PAPER)
+    overlay = Image.fromarray(_overlay(image, ids, palette)).resize(shown)
+    panel.paste(overlay, (0, 0))
+    heat = Image.fromarray(_heat(bit_map)).resize(shown, Image.Resampling.NEAREST)
+    panel.paste(heat, (shown[0] + _GAP, 0))
+    draw = ImageDraw.Draw(panel)
+    size = max(10, min(18, panel.width // 60))
+    font = ImageFont.load_default(size)
+    if is_anchor:
+        draw.rectangle((0, 0, shown[0] - 1, shown[1] - 1), outline=_ANCHOR, width=3)
+    middle = shown[1] + _BAR // 2
+    kind = "keyframe" if is_anchor else "residual"
+    text = (
+        f"{index:5d}  {kind}   saving {saving:4.0%}   {mean_bits:.1f} bits   "
+        f"{active_fraction:4.0%} active"
+    )
+    draw.text((8, middle), text, _ANCHOR if is_anchor else _INK, font, anchor="lm")
+    _legend(draw, font, panel.width - 8, middle, title)
+    return np.asarray(panel)
+
+
+def _canvas(shown: tuple[int, int]) -> tuple[int, int]:
+    width, height = 2 * shown[0] + _GAP, shown[1] + _BAR
+    return width + width % 2, height + height % 2
+
+
+def _overlay(
+    image: NDArray[np.uint8], ids: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]
+) -> NDArray[np.uint8]:
+    colours = np.zeros((256, 3), np.float32)
+    colours[: len(palette)] = palette
+    known = (ids < len(palette))[..., None]
+    mixed = image * (1 - _BLEND) + colours[ids] * _BLEND
+    return np.where(known, mixed, image).astype(np.uint8)
+
+
+def _heat(bits: NDArray[np.float32]) -> NDArray[np.uint8]:
+    place = np.clip(bits, 0, 8)[..., None] / 4
+    low = np.minimum(place.astype(np.int64), 1)
+    share = place - low
+    colours = _STOPS[low[..., 0]] * (1 - share) + _STOPS[low[..., 0] + 1] * share
+    result: NDArray[np.uint8] = colours.astype(np.uint8)
+    return result
+
+
+def _legend(
+    draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont, right: int, middle: int, title: str
+) -> None:
+    """From the right: swatches of 8, 4 and 0 bits, then the title while there is room."""
+    for bits, colour in zip((8, 4, 0), _STOPS[::-1], strict=True):
+        draw.text((right, middle), f"{bits}", _INK, font, anchor="rm")
+        right -= 14
+        box = (right - 12, middle - 6, right, middle + 6)
+        draw.rectangle(box, fill=tuple(int(v) for v in colour), outline=_DIM)
+        right -= 20
+    if right - draw.textlength(title, font) > draw.im.size[0] // 2:
+        draw.text((right, middle), title, _DIM, font, anchor="rm")
