@@ -65,12 +65,12 @@ class PacketDecoder:
     """
 
     def __init__(self, codec: Literal["h264", "vp8"], limits: Limits) -> None:
-        self._codec, self._limits = codec, limits
+        self.codec, self._limits = codec, limits
         self._context = self._open()
         self._synced = False
 
     def _open(self) -> VideoCodecContext:
-        context = av.CodecContext.create(self._codec, "r")
+        context = av.CodecContext.create(self.codec, "r")
         assert isinstance(context, VideoCodecContext)
         context.thread_type = ThreadType.SLICE  # frame threading would hold frames back
         context.thread_count = 1
@@ -87,7 +87,7 @@ class PacketDecoder:
                 (`waiting_for_idr`). It costs itself, and what depends on it.
         """
         check_bytes(data, self._limits)
-        if not self._synced and not is_idr(data, self._codec):
+        if not self._synced and not is_idr(data, self.codec):
             raise DecodeError("waiting_for_idr", "frames are taken again from the next IDR on")
         packet = av.Packet(data)
         packet.pts = seq
@@ -101,7 +101,7 @@ class PacketDecoder:
         except (av.FFmpegError, ValueError, MemoryError) as error:
             self._restart()
             raise DecodeError(
-                "bad_frame", f"not a readable {self._codec} access unit: {short(error)}"
+                "bad_frame", f"not a readable {self.codec} access unit: {short(error)}"
             ) from error
 
     def flush(self) -> list[Decoded]:

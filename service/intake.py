@@ -1,0 +1,167 @@
+"""One stream's way from encoded bytes to pictures: drops before or after decoding, never between.
+
+An encoded H.264 or VP8 frame that goes missing spoils every picture up to the next IDR without any
+error, so such frames are dropped after decoding only, or up to an IDR.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Literal
+
+from service.decoder import Decoded, PacketDecoder, is_idr
+from service.pictures import DecodeError, Limits, Picture, decode_image, decode_rgb
+from service.protocol import Flags, Frame
+from service.queues import Closed, Queue
+
+__all__ = ["Intake", "Ready"]
+
+_MAX_HELD = 32
+Drop = Callable[[int, str, str | None], None]
+
+
+@dataclass(slots=True)
+class Ready:
+    """A decoded frame and its clock readings (seconds of `time.perf_counter`)."""
+
+    seq: int
+    pts_us: int
+    flags: Flags
+    received: float
+    decode_start: float
+    decoded: float
+    image: Picture
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    frame: Frame
+    received: float
+
+
+class Intake:
+    """Takes frames, hands out pictures.
+
+    Args:
+        kind: the stream's input kind.
+        live: keep the newest picture only; otherwise wait until it is taken.
+        size: encoded video frames that may wait for the decoder.
+        limits: of a frame.
+        pool: where decoding runs.
+        drop: told of every frame that gets no picture: seq, reason, message.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["image", "h264", "vp8", "rgb"],
+        live: bool,
+        size: int,
+        limits: Limits,
+        pool: Executor,
+        drop: Drop,
+    ) -> None:
+        self._kind, self._live, self._limits = kind, live, limits
+        self._pool, self._drop = pool, drop
+        self._codec = PacketDecoder(kind, limits) if kind in ("h264", "vp8") else None
+        newest_encoded = live and self._codec is None
+        self._waiting: Queue[_Arrival] = Queue(1 if newest_encoded else size)
+        self._pictures: Queue[Ready] = Queue(1)
+        self._held: dict[int, _Arrival] = {}
+        self._skipping = False
+
+    def take(self, frame: Frame) -> None:
+        """A frame arrived; never waits."""
+        arrival = _Arrival(frame, time.perf_counter())
+        if self._codec is None:
+            if self._live:
+                displaced = self._waiting.push(arrival)
+                if displaced is not None:
+                    self._drop(displaced.frame.seq, "superseded", None)
+            elif not self._waiting.offer(arrival):
+                self._drop(frame.seq, "overflow", None)
+            return
+        if self._skipping and not is_idr(frame.body, self._codec.codec):
+            self._drop(frame.seq, "waiting_for_idr", None)
+            return
+        self._skipping = not self._waiting.offer(arrival)
+        if self._skipping:
+            self._drop(frame.seq, "overflow", "the decoder is behind; the next IDR is taken")
+
+    def end(self) -> None:
+        """No frame follows; those inside still become pictures."""
+        self._waiting.close()
+
+    async def get(self) -> Ready:
+        """The next picture. Raises Closed after `end` when all are gone."""
+        return await self._pictures.get()
+
+    async def run(self) -> None:
+        """Decode until `end`, one frame at a time, off the event loop."""
+        try:
+            while True:
+                await self._decode(await self._waiting.get())
+        except Closed:
+            await self._finish()
+        finally:
+            self._pictures.close()
+
+    async def _decode(self, arrival: _Arrival) -> None:
+        frame, start = arrival.frame, time.perf_counter()
+        self._held[frame.seq] = arrival
+        loop = asyncio.get_running_loop()
+        try:
+            pictures = await loop.run_in_executor(self._pool, self._pictures_of, frame)
+        except DecodeError as error:
+            self._drop(frame.seq, error.reason, str(error))
+            del self._held[frame.seq]
+            if error.reason != "waiting_for_idr":
+                self._drop_held("bad_frame")  # the codec started afresh without them
+            return
+        for picture in pictures:
+            await self._hand_out(picture, start)
+        while len(self._held) > _MAX_HELD:
+            seq = next(iter(self._held))
+            del self._held[seq]
+            self._drop(seq, "no_picture", "the codec gave no picture for this frame")
+
+    def _pictures_of(self, frame: Frame) -> list[Decoded]:
+        if self._codec is not None:
+            return self._codec.decode(frame.body, frame.seq)
+        if self._kind == "rgb":
+            image = decode_rgb(frame.body, frame.meta.get("shape"), self._limits)
+        else:
+            image = decode_image(frame.body, self._limits)
+        return [Decoded(frame.seq, image)]
+
+    async def _hand_out(self, picture: Decoded, start: float) -> None:
+        arrival = self._held.pop(picture.seq, None)
+        if arrival is None:
+            return
+        frame = arrival.frame
+        now = time.perf_counter()
+        ready = Ready(
+            frame.seq, frame.pts_us, frame.flags, arrival.received, start, now, picture.image
+        )
+        if not self._live:
+            await self._pictures.put(ready)
+            return
+        displaced = self._pictures.push(ready)
+        if displaced is not None:
+            self._drop(displaced.seq, "superseded", None)
+
+    async def _finish(self) -> None:
+        if self._codec is not None:
+            start = time.perf_counter()
+            loop = asyncio.get_running_loop()
+            for picture in await loop.run_in_executor(self._pool, self._codec.flush):
+                await self._hand_out(picture, start)
+        self._drop_held("no_picture")
+
+    def _drop_held(self, reason: str) -> None:
+        for seq in self._held:
+            self._drop(seq, reason, "the codec gave no picture for this frame")
+        self._held.clear()

@@ -1,0 +1,50 @@
+"""Prometheus metrics of one server, in a registry of their own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.02, 0.033, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+class Metrics:
+    """Counters and histograms. Labels are from small, known sets; streams have no label."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"resq_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"resq_{name}", text, labels, registry=self.registry)
+
+        def histogram(
+            name: str, text: str, *labels: str, buckets: tuple[float, ...] = _SECONDS
+        ) -> Histogram:
+            return Histogram(f"resq_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+        self.streams_active = gauge("streams_active", "Streams open now", "model")
+        self.streams_ended = counter("streams_ended", "Streams that ended", "model", "reason")
+        self.rejects = counter("admission_rejects", "Connections refused", "reason")
+        self.frames = counter("frames", "Frames that passed a stage", "model", "stage")
+        self.dropped = counter("frames_dropped", "Frames without result", "model", "reason")
+        self.stage = histogram("stage_duration_seconds", "Time in a stage", "model", "stage")
+        self.latency = histogram("e2e_latency_seconds", "Frame received to result ready", "model")
+        self.anchors = counter("anchors", "Frames run as ResQ keyframes", "model", "reason")
+        self.bops = counter("bops", "Bit operations of the network", "model", "frame_type")
+        self.baseline = counter("bops_baseline", "Bit operations at W8A8", "model")
+        self.policy_bops = counter("policy_bops", "Bit operations of the policy", "model")
+        self.active = histogram(
+            "active_pixel_ratio", "Output pixels computed", "model", buckets=_RATIOS
+        )
+        self.cache = gauge("cache_bytes", "Stream state held now", "model")
+        self.clips = gauge("clip_jobs", "Clip jobs now", "state")
+        self.closes = counter("ws_closes", "WebSocket closes by the server", "code")
+
+    def render(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,118 @@
+"""Many streams, few threads: one frame in flight per stream, whoever waited longest next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, TypeVar
+
+__all__ = ["Lane", "Priority", "Scheduler"]
+
+T = TypeVar("T")
+
+
+class Priority(IntEnum):
+    """Lanes of a lower number go first."""
+
+    LIVE = 0
+    CLIP = 1
+
+
+@dataclass(slots=True)
+class _Work:
+    call: Callable[[], Any]
+    done: asyncio.Future[Any]
+    finished: asyncio.Event
+
+
+class Scheduler:
+    """A pool of `workers` threads shared by lanes. The event loop owns it.
+
+    A lane has one piece of work waiting or running at most and queues up again behind the others,
+    so that equal lanes take turns. Work of clips runs only where no live work waits.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="resq-infer")
+        self._free = workers
+        self._waiting: dict[Priority, deque[_Work]] = {p: deque() for p in Priority}
+
+    def lane(self, priority: Priority = Priority.LIVE) -> Lane:
+        """A place in the queue for one stream."""
+        return Lane(self, priority)
+
+    def close(self) -> None:
+        """Wait for what runs; what waits is cancelled."""
+        for queue in self._waiting.values():
+            while queue:
+                work = queue.popleft()
+                work.done.cancel()
+                work.finished.set()
+        self._pool.shutdown(wait=True)
+
+    def _submit(self, priority: Priority, work: _Work) -> None:
+        self._waiting[priority].append(work)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        while self._free:
+            work = self._next()
+            if work is None:
+                return
+            self._free -= 1
+            asyncio.get_running_loop().run_in_executor(self._pool, work.call).add_done_callback(
+                lambda result, work=work: self._on_done(work, result)
+            )
+
+    def _next(self) -> _Work | None:
+        for priority in Priority:
+            while self._waiting[priority]:
+                work = self._waiting[priority].popleft()
+                if not work.done.cancelled():
+                    return work
+                work.finished.set()
+        return None
+
+    def _on_done(self, work: _Work, result: asyncio.Future[Any]) -> None:
+        self._free += 1
+        work.finished.set()
+        error = result.exception()
+        if not work.done.done():
+            if error is not None:
+                work.done.set_exception(error)
+            else:
+                work.done.set_result(result.result())
+        self._dispatch()
+
+
+class Lane:
+    """One stream's access to the threads."""
+
+    def __init__(self, scheduler: Scheduler, priority: Priority) -> None:
+        self._scheduler, self._priority = scheduler, priority
+        self._last: _Work | None = None
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Run in a thread when it is this lane's turn.
+
+        Raises:
+            RuntimeError: the lane's earlier work still waits or runs.
+        """
+        if self._last is not None and not self._last.finished.is_set():
+            raise RuntimeError("a lane runs one thing at a time")
+        loop = asyncio.get_running_loop()
+        work = _Work(call, loop.create_future(), asyncio.Event())
+        self._last = work
+        self._scheduler._submit(self._priority, work)
+        result: T = await work.done
+        return result
+
+    async def idle(self) -> None:
+        """Wait until no thread works for this lane, also after a cancelled `run`."""
+        if self._last is not None and not self._last.finished.is_set():
+            self._scheduler._dispatch()
+            await self._last.finished.wait()
