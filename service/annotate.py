@@ -1,4 +1,4 @@
-"""One picture that shows a result: the mask over the frame, the bits beside it, the figures below."""
+"""One picture of a result: the mask over the frame, the bits beside it, the figures below."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["annotate"]
+
+_Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 _BAR = 34
 _GAP = 6
@@ -98,9 +100,7 @@ def _heat(bits: NDArray[np.float32]) -> NDArray[np.uint8]:
     return result
 
 
-def _legend(
-    draw: ImageDraw.ImageDraw, font: ImageFont.ImageFont, right: int, middle: int, title: str
-) -> None:
+def _legend(draw: ImageDraw.ImageDraw, font: _Font, right: int, middle: int, title: str) -> None:
     """From the right: swatches of 8, 4 and 0 bits, then the title while there is room."""
     for bits, colour in zip((8, 4, 0), _STOPS[::-1], strict=True):
         draw.text((right, middle), f"{bits}", _INK, font, anchor="rm")
