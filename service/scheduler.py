@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any, TypeVar
 
 __all__ = ["Lane", "Priority", "Scheduler"]
@@ -65,7 +66,7 @@ class Scheduler:
                 return
             self._free -= 1
             asyncio.get_running_loop().run_in_executor(self._pool, work.call).add_done_callback(
-                lambda result, work=work: self._on_done(work, result)
+                partial(self._on_done, work)
             )
 
     def _next(self) -> _Work | None:
