@@ -8,6 +8,7 @@ import typer
 
 from resq_core.errors import ResqError
 from service.commands.bops import bops
+from service.commands.calibrate import calibrate
 from service.commands.evaluate import evaluate
 from service.commands.run import run
 from service.decoder import ClipError
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("bops")(bops)
+app.command("calibrate")(calibrate)
 app.command("eval")(evaluate)
 app.command("run")(run)
 
