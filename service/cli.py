@@ -11,6 +11,8 @@ from service.commands.bops import bops
 from service.commands.calibrate import calibrate
 from service.commands.evaluate import evaluate
 from service.commands.run import run
+from service.commands.serve import serve
+from service.config import ConfigError
 from service.decoder import ClipError
 
 __all__ = ["app", "main"]
@@ -26,12 +28,13 @@ app.command("bops")(bops)
 app.command("calibrate")(calibrate)
 app.command("eval")(evaluate)
 app.command("run")(run)
+app.command("serve")(serve)
 
 
 def main() -> None:
     """Run; an error that is the user's to mend is one line, not a traceback."""
     try:
         app()
-    except (ResqError, ClipError, FileNotFoundError) as error:
+    except (ResqError, ClipError, ConfigError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
