@@ -16,7 +16,7 @@ from service.engine import Engine, LocalEngine
 from service.errors import PROBLEM_TYPE, Problem
 from service.metrics import Metrics
 from service.registry import Registry
-from service.routes import health, models, streams
+from service.routes import health, models, page, streams
 from service.scheduler import Scheduler
 from service.session import Services
 
@@ -52,7 +52,7 @@ def create_app(config: Config, engine: Engine | None = None) -> FastAPI:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.middleware("http")(_secure)
-    for router in (health.router, models.router, streams.router):
+    for router in (health.router, models.router, page.router, streams.router):
         app.include_router(router)
     return app
 

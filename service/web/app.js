@@ -1,0 +1,227 @@
+// The page: a video source, the stream, and what is drawn of its results.
+
+import { Chart } from "/web/chart.js";
+import { ResqStream } from "/web/resq.js";
+
+const MAX_WIDTH = 640;
+const QUALITY = 0.8;
+const STOPS = [[26, 30, 44], [38, 148, 152], [250, 226, 110]];
+const element = (id) => document.getElementById(id);
+const video = element("video");
+const chart = new Chart(element("chart"));
+const sent = new Map(); // seq -> { picture, time }
+let stream = null;
+let palette = [];
+let drops = 0;
+let times = [];
+let run = 0; // the current source; what belongs to an older one stops
+
+function say(text, bad = false) {
+  element("status").textContent = text;
+  element("status").classList.toggle("bad", bad);
+}
+
+function stop(text) {
+  run += 1;
+  if (stream) stream.end();
+  stream = null;
+  video.pause();
+  if (video.srcObject) video.srcObject.getTracks().forEach((track) => track.stop());
+  video.srcObject = null;
+  element("stop").disabled = true;
+  sent.clear();
+  if (text) say(text);
+}
+
+async function openCamera() {
+  stop();
+  if (!navigator.mediaDevices) {
+    say("This browser gives no camera to pages without HTTPS. Open the page as http://localhost, or choose a clip.", true);
+    return;
+  }
+  try {
+    video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
+  } catch (error) {
+    const words = {
+      NotAllowedError: "The browser was not allowed to use the camera. Allow it beside the address, or choose a clip.",
+      NotFoundError: "No camera was found. Choose a clip instead.",
+    };
+    say(words[error.name] || `The camera does not start: ${error.message}`, true);
+    return;
+  }
+  video.loop = false;
+  await start("the webcam");
+}
+
+async function openFile(file) {
+  stop();
+  video.src = URL.createObjectURL(file);
+  video.loop = false;
+  await start(file.name);
+}
+
+async function start(name) {
+  try {
+    await video.play();
+  } catch (error) {
+    say(`${name} does not play in this browser: ${error.message}`, true);
+    return;
+  }
+  chart.clear();
+  drops = 0;
+  times = [];
+  const mine = run;
+  const options = {
+    period: Number(element("period").value),
+    threshold: Number(element("threshold").value),
+    outputs: { mask: "zlib", bit_map: true, layers: false },
+  };
+  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/streams`;
+  stream = new ResqStream(url, options, {
+    started: (message) => {
+      palette = message.palette;
+      legend(message.classes);
+      say(`${name}: ${message.model} at ${message.precision}`);
+      element("stop").disabled = false;
+      feed(mine);
+    },
+    result: (meta, blobs) => mine === run && show(meta, blobs),
+    drop: (message) => {
+      drops += 1;
+      sent.delete(message.seq);
+      element("drops").textContent = drops;
+    },
+    problem: (text, fatal) => {
+      if (mine !== run) return;
+      if (fatal) stop();
+      say(text, true);
+    },
+    ended: (message) => {
+      if (mine !== run) return;
+      stop(`Finished: ${message.results} of ${message.received} frames, saving ${percent(message.saving)}.`);
+    },
+  });
+}
+
+// One JPEG at a time while there are credits.
+function feed(mine) {
+  const next = async () => {
+    if (mine !== run || !stream) return;
+    if (video.ended) {
+      stream.end();
+      return;
+    }
+    if (stream.ready && video.videoWidth) await send(mine);
+    requestAnimationFrame(next);
+  };
+  next();
+}
+
+async function send(mine) {
+  const factor = Math.min(1, MAX_WIDTH / video.videoWidth);
+  const picture = document.createElement("canvas");
+  picture.width = Math.round(video.videoWidth * factor);
+  picture.height = Math.round(video.videoHeight * factor);
+  picture.getContext("2d").drawImage(video, 0, 0, picture.width, picture.height);
+  const blob = await new Promise((done) => picture.toBlob(done, "image/jpeg", QUALITY));
+  const bytes = await blob.arrayBuffer();
+  if (mine !== run || !stream || !stream.ready) return;
+  const seq = stream.sendImage(bytes, performance.now() * 1000);
+  sent.set(seq, { picture, time: performance.now() });
+}
+
+function show(meta, blobs) {
+  const origin = sent.get(meta.seq);
+  sent.delete(meta.seq);
+  if (!origin) return;
+  drawMask(origin.picture, blobs.mask);
+  drawBits(blobs.bit_map, origin.picture);
+  chart.add(meta.bops.saving, meta.is_anchor);
+  const now = performance.now();
+  times = [...times.filter((time) => now - time < 2000), now];
+  element("saving").textContent = percent(meta.bops.saving);
+  element("meanBits").textContent = meta.mean_bits.toFixed(2);
+  element("active").textContent = percent(meta.active_fraction);
+  element("latency").textContent = Math.round(now - origin.time);
+  element("drops").textContent = drops;
+  if (times.length > 1) {
+    element("fps").textContent = ((1000 * (times.length - 1)) / (now - times[0])).toFixed(1);
+  }
+}
+
+function drawMask(picture, mask) {
+  const canvas = element("picture");
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  const pen = canvas.getContext("2d");
+  pen.drawImage(picture, 0, 0);
+  const [height, width] = mask.shape;
+  const layer = new ImageData(width, height);
+  const alpha = Math.round(255 * Number(element("opacity").value));
+  mask.values.forEach((id, i) => {
+    const colour = palette[id];
+    if (colour) layer.data.set([...colour, alpha], 4 * i);
+  });
+  paint(pen, layer, canvas, true);
+}
+
+function drawBits(bits, picture) {
+  const canvas = element("bits");
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  const [height, width] = bits.shape;
+  const layer = new ImageData(width, height);
+  bits.values.forEach((value, i) => {
+    const place = value / 30 / 4;
+    const low = Math.min(Math.floor(place), 1);
+    const mix = STOPS[low].map((from, c) => from + (STOPS[low + 1][c] - from) * (place - low));
+    layer.data.set([...mix, 255], 4 * i);
+  });
+  paint(canvas.getContext("2d"), layer, canvas, false);
+}
+
+function paint(pen, layer, canvas, smooth) {
+  const small = document.createElement("canvas");
+  small.width = layer.width;
+  small.height = layer.height;
+  small.getContext("2d").putImageData(layer, 0, 0);
+  pen.imageSmoothingEnabled = smooth;
+  pen.drawImage(small, 0, 0, canvas.width, canvas.height);
+}
+
+function legend(classes) {
+  element("legend").replaceChildren(
+    ...classes.map((name, i) => {
+      const item = document.createElement("li");
+      const swatch = document.createElement("canvas");
+      swatch.width = swatch.height = 12;
+      const pen = swatch.getContext("2d");
+      pen.fillStyle = `rgb(${palette[i].join(",")})`;
+      pen.fillRect(0, 0, 12, 12);
+      item.append(swatch, name.replaceAll("_", " "));
+      return item;
+    }),
+  );
+}
+
+function percent(share) {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+function control(id, format, change) {
+  const input = element(id);
+  const print = () => (element(`${id}Out`).textContent = format(Number(input.value)));
+  input.addEventListener("input", print);
+  if (change) input.addEventListener("change", () => stream && stream.update(change(Number(input.value))));
+  print();
+}
+
+control("period", String, (period) => ({ period }));
+control("threshold", (value) => value.toFixed(2), (threshold) => ({ threshold }));
+control("opacity", (value) => `${Math.round(100 * value)} %`);
+element("camera").addEventListener("click", openCamera);
+element("stop").addEventListener("click", () => stop("Stopped."));
+element("file").addEventListener("change", (event) => {
+  if (event.target.files[0]) openFile(event.target.files[0]);
+  event.target.value = "";
+});
