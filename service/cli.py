@@ -7,8 +7,10 @@ import sys
 import typer
 
 from resq_core.errors import ResqError
+from service.client import RemoteError
 from service.commands.bops import bops
 from service.commands.calibrate import calibrate
+from service.commands.demo import demo
 from service.commands.evaluate import evaluate
 from service.commands.run import run
 from service.commands.serve import serve
@@ -26,6 +28,7 @@ app = typer.Typer(
 )
 app.command("bops")(bops)
 app.command("calibrate")(calibrate)
+app.command("demo")(demo)
 app.command("eval")(evaluate)
 app.command("run")(run)
 app.command("serve")(serve)
@@ -35,6 +38,6 @@ def main() -> None:
     """Run; an error that is the user's to mend is one line, not a traceback."""
     try:
         app()
-    except (ResqError, ClipError, ConfigError, FileNotFoundError) as error:
+    except (ResqError, ClipError, ConfigError, RemoteError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
