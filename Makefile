@@ -7,7 +7,7 @@ CLIP   ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format bench clean
+.PHONY: help demo serve test lint format clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 	PYTHON="$(PYTHON)" VENV="$(VENV)" scripts/setup.sh
 	@touch $@
 
-demo: $(STAMP)   ## stream a clip through a real server and write out/demo/ (CLIP=path for your own)
+demo: $(STAMP)   ## stream a clip (CLIP=path) through a real server and write out/demo/
 	$(BIN)/resq demo $(if $(CLIP),--clip "$(CLIP)") --out out/demo $(ARGS)
 
 serve: $(STAMP)  ## start the server and its web page on http://127.0.0.1:8000
@@ -33,9 +33,6 @@ lint: $(STAMP)   ## formatting, lint and types
 format: $(STAMP) ## format the code in place
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-bench: $(STAMP)  ## measure: time per frame by layer of the stack (ratios within one run)
-	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:           ## remove the virtual environment and everything written by the targets
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache
