@@ -175,12 +175,12 @@ def residual_step(
         z = state.z if update is None else state.z + update.float()
         return Step(z, bits, clipped, x.numel())
     if update is not None:
-        state.z = state.z + update
+        state.z += update
     if reference is Reference.PREVIOUS:
         state.x = x
     else:
         for scale, codes in terms:
-            state.x = state.x.add(codes.double(), alpha=scale)
+            state.x.add_(codes.double(), alpha=scale)
     return Step(state.z.float(), bits, clipped, x.numel())
 
 
@@ -188,37 +188,65 @@ def _quantize_residual(
     layer: LayerQuantizers, delta: Tensor, policy: Policy, keyframe_norm: float
 ) -> tuple[list[tuple[float, Tensor]], Tensor | int, int]:
     """q(δ) as (scale, codes) terms, the bits of every pixel, and the count of clamped elements."""
-    top_bits, top_scale = layer.pool[-1]
-    low, high = code_range(top_bits)
-    beyond = (delta > (high + 0.5) * top_scale) | (delta < (low - 0.5) * top_scale)
-    if len(layer.pool) == 1:
-        if top_bits == 0:
-            return [], 0, 0
-        codes = quantize_codes(delta, top_scale, top_bits)
-        return [(top_scale, codes)], top_bits, int(beyond.sum())
+    if len(layer.pool) > 1:
+        return _choose_bits(layer, delta, policy, keyframe_norm)
+    bits, scale = layer.pool[0]
+    if bits == 0:
+        return [], 0, 0
+    clipped = int(_beyond(delta, bits, scale).sum())
+    return [(scale, quantize_codes(delta, scale, bits))], bits, clipped
+
+
+def _choose_bits(
+    layer: LayerQuantizers, delta: Tensor, policy: Policy, keyframe_norm: float
+) -> tuple[list[tuple[float, Tensor]], Tensor | int, int]:
+    """Give every pixel its quantizer and quantize it.
+
+    Where |δ_c| ≤ s/2 for the finest s, every quantizer gives zeros, every gap is 0, and Eq. 11
+    stops at the first one. Only the other pixels are looked at.
+    """
+    pool, channels = layer.pool, layer.op.channel_dim
     assert layer.residual_weight is not None
+    finest = min(scale for bits, scale in pool if bits)
+    loud = delta.abs().amax(channels) > finest / 2
+    values = delta.movedim(channels, -1)[loud]  # [pixels, C]
+    if not values.shape[0]:
+        return [], pool[0][0], 0
     gain = policy.gain(layer.residual_weight.norm, keyframe_norm)
-    candidates = [quantize_codes(delta, scale, bits) for bits, scale in layer.pool]
+    candidates = [quantize_codes(values, scale, bits) for bits, scale in pool]
     errors = [
-        torch.linalg.vector_norm(delta - codes * scale, dim=layer.op.channel_dim, keepdim=True)
-        * gain
-        for codes, (_, scale) in zip(candidates, layer.pool, strict=True)
+        torch.linalg.vector_norm(values - codes * scale, dim=-1) * gain
+        for codes, (_, scale) in zip(candidates, pool, strict=True)
     ]
     index = choose(errors, policy.threshold)
-    table = torch.tensor([float(b) for b, _ in layer.pool], device=delta.device)
-    clipped = int((beyond & (index == len(layer.pool) - 1)).sum())
-    return _terms(layer, candidates, index), table[index], clipped
+    top = index == len(pool) - 1
+    clipped = int(_beyond(values[top], *pool[-1]).sum())
+    bit_map = torch.full(loud.shape, float(pool[0][0]), device=delta.device)
+    table = torch.tensor([float(bits) for bits, _ in pool], device=delta.device)
+    bit_map[loud] = table[index]
+    terms: list[tuple[float, Tensor]] = []
+    for scale, codes in _terms(layer, candidates, index):
+        spread = torch.zeros_like(delta)
+        spread.movedim(channels, -1)[loud] = codes
+        terms.append((scale, spread))
+    return terms, bit_map.unsqueeze(channels), clipped
+
+
+def _beyond(delta: Tensor, bits: int, scale: float) -> Tensor:
+    """Where a quantizer has to clamp."""
+    low, high = code_range(bits)
+    return (delta > (high + 0.5) * scale) | (delta < (low - 0.5) * scale)
 
 
 def _terms(
     layer: LayerQuantizers, candidates: list[Tensor], index: Tensor
 ) -> list[tuple[float, Tensor]]:
-    """Selected codes: one term on the common grid, or one term per quantizer in use."""
+    """Selected codes [pixels, C]: one term on the common grid, or one per quantizer in use."""
     terms: list[tuple[float, Tensor]] = []
     for i, (codes, (bits, scale)) in enumerate(zip(candidates, layer.pool, strict=True)):
         chosen = index == i
         if bits and bool(chosen.any()):
-            terms.append((scale, codes * chosen))
+            terms.append((scale, codes * chosen[:, None]))
     if not layer.aligned or len(terms) < 2:
         return terms
     grid = layer.pool[-1][1]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["annotate"]
+from service.messages import Bops
+
+__all__ = ["Figures", "annotate"]
 
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -24,17 +27,41 @@ _STOPS = np.array([[26, 30, 44], [38, 148, 152], [250, 226, 110]], np.float32)
 _BLEND = 0.5
 
 
+class Figures(Protocol):
+    """What is written under the picture; a `StepOutput` and a result's meta are such."""
+
+    @property
+    def index(self) -> int:
+        """Place of the frame in its stream."""
+        ...
+
+    @property
+    def is_anchor(self) -> bool:
+        """Keyframes are marked."""
+        ...
+
+    @property
+    def bops(self) -> Bops:
+        """For the saving."""
+        ...
+
+    @property
+    def mean_bits(self) -> float:
+        """0 to 8."""
+        ...
+
+    @property
+    def active_fraction(self) -> float:
+        """0 to 1."""
+        ...
+
+
 def annotate(
     image: NDArray[np.uint8],
     ids: NDArray[np.uint8],
     palette: Sequence[tuple[int, int, int]],
     bit_map: NDArray[np.float32],
-    *,
-    index: int,
-    is_anchor: bool,
-    mean_bits: float,
-    saving: float,
-    active_fraction: float,
+    figures: Figures,
     title: str,
 ) -> NDArray[np.uint8]:
     """Draw a result.
@@ -44,9 +71,7 @@ def annotate(
         ids: class ids, uint8 [H, W]; ids without a colour stay as the picture is.
         palette: RGB by class id.
         bit_map: float32 [h, w], 0 to 8 bits.
-        index: of the frame.
-        is_anchor: keyframes are marked.
-        mean_bits, saving, active_fraction: as in `resq_core.StepResult`.
+        figures: of the frame.
         title: model and precision.
 
     Returns:
@@ -63,15 +88,15 @@ def annotate(
     draw = ImageDraw.Draw(panel)
     size = max(10, min(18, panel.width // 60))
     font = ImageFont.load_default(size)
-    if is_anchor:
+    if figures.is_anchor:
         draw.rectangle((0, 0, shown[0] - 1, shown[1] - 1), outline=_ANCHOR, width=3)
     middle = shown[1] + _BAR // 2
-    kind = "keyframe" if is_anchor else "residual"
+    kind = "keyframe" if figures.is_anchor else "residual"
     text = (
-        f"{index:5d}  {kind}   saving {saving:4.0%}   {mean_bits:.1f} bits   "
-        f"{active_fraction:4.0%} active"
+        f"{figures.index:5d}  {kind}   saving {figures.bops.saving:4.0%}   "
+        f"{figures.mean_bits:.1f} bits   {figures.active_fraction:4.0%} active"
     )
-    draw.text((8, middle), text, _ANCHOR if is_anchor else _INK, font, anchor="lm")
+    draw.text((8, middle), text, _ANCHOR if figures.is_anchor else _INK, font, anchor="lm")
     _legend(draw, font, panel.width - 8, middle, title)
     return np.asarray(panel)
 

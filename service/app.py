@@ -1,78 +1,129 @@
-"""The ASGI application: what is shared by all requests, and which routes there are."""
+"""The web application: routes, errors, start and end."""
 
 from __future__ import annotations
 
-import os
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 
 from service.config import Config
-from service.engine import Engine, LocalEngine
+from service.engine import Engine
 from service.errors import PROBLEM_TYPE, Problem
+from service.jobs import Jobs
 from service.metrics import Metrics
 from service.registry import Registry
-from service.routes import health, models, page, streams
+from service.routes import clips, health, models, streams
+from service.routes.context import Context
 from service.scheduler import Scheduler
-from service.session import Services
+from service.security import SecurityHeaders
+from service.services import Services
 
 __all__ = ["create_app"]
 
+_log = logging.getLogger("resq.app")
+_WEB = Path(__file__).parent / "web"
 
-def create_app(config: Config, engine: Engine | None = None) -> FastAPI:
-    """Build the service.
+
+def create_app(config: Config, engine: Engine) -> FastAPI:
+    """Build the application; nothing is loaded before it starts.
 
     Args:
-        config: settings.
-        engine: runs the models; None takes the models that come with the package.
+        config: limits and defaults.
+        engine: where frames are inferred.
     """
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        threads = max(1, (os.cpu_count() or 1) // config.workers)
-        decoders = ThreadPoolExecutor(config.workers, thread_name_prefix="resq-decode")
-        scheduler = Scheduler(config.workers)
-        app.state.config = config
-        app.state.registry = Registry(config.max_streams)
-        app.state.services = Services(
-            config, engine or LocalEngine(torch_threads=threads), scheduler, decoders, Metrics()
-        )
-        try:
-            yield
-        finally:
-            app.state.registry.drain("shutdown")
-            scheduler.close()
-            decoders.shutdown(wait=True, cancel_futures=True)
-
-    app = FastAPI(title="ResQ", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.middleware("http")(_secure)
-    for router in (health.router, models.router, page.router, streams.router):
+    app = FastAPI(title="ResQ", lifespan=_lifespan, docs_url=None, redoc_url=None)
+    app.state.config, app.state.engine = config, engine
+    app.add_middleware(SecurityHeaders)
+    for router in (streams.router, clips.router, models.router, health.router):
         app.include_router(router)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.mount("/web", StaticFiles(directory=_WEB))
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(Exception, _on_failure)
     return app
 
 
-async def _secure(request: Request, call_next: object) -> Response:
-    assert callable(call_next)
-    response: Response = await call_next(request)
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Referrer-Policy", "no-referrer")
-    response.headers.setdefault("Content-Security-Policy", "default-src 'none'")
-    return response
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    config: Config = app.state.config
+    engine: Engine = app.state.engine
+    metrics, scheduler = Metrics(), Scheduler(config.workers)
+    with ThreadPoolExecutor(config.workers + 1, thread_name_prefix="resq-decode") as decoders:
+        services = Services(config, engine, scheduler, decoders, metrics)
+        jobs = Jobs(config, engine, scheduler, metrics)
+        context = Context(services, Registry(config.max_streams), jobs)
+        app.state.context = context
+        jobs.start()
+        warming = asyncio.create_task(_warm(context))
+        try:
+            yield
+        finally:
+            warming.cancel()
+            context.registry.drain("shutdown")
+            await jobs.close()
+            await asyncio.to_thread(scheduler.close)
 
 
-async def _problem(_request: Request, error: Exception) -> Response:
+async def _warm(context: Context) -> None:
+    """Load the default model and run a keyframe and a residual frame, off the event loop."""
+    services = context.services
+
+    def run() -> None:
+        spec = services.spec()
+        stream = services.engine.open(spec)
+        height, width = services.engine.card(spec.model).input_size
+        for _ in range(2):
+            stream.step(np.zeros((height, width, 3), np.uint8), False, False, None)
+        stream.close()
+
+    try:
+        await asyncio.to_thread(run)
+        context.ready = True
+    except Exception:  # not ready is the answer; why stands in the log
+        _log.exception("the default model cannot be used")
+
+
+async def _page() -> FileResponse:
+    return FileResponse(_WEB / "index.html")
+
+
+def _answer(problem: Problem) -> JSONResponse:
+    return JSONResponse(problem.body(), problem.status, problem.headers, media_type=PROBLEM_TYPE)
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return JSONResponse(error.body(), error.status, headers=error.headers, media_type=PROBLEM_TYPE)
+    return _answer(error)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _on_http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _answer(
+        Problem(error.status_code, "http_error", str(error.detail), dict(error.headers or {}))
+    )
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return await _problem(request, Problem(422, "bad_request", f"{where}: {first['msg']}"))
+    problems = [
+        {"field": ".".join(str(p) for p in e["loc"][1:]), "message": e["msg"]}
+        for e in error.errors()
+    ]
+    detail = "; ".join(f"{p['field']}: {p['message']}" for p in problems)
+    return _answer(Problem(422, "bad_options", detail, errors=problems))
+
+
+async def _on_failure(_: Request, error: Exception) -> Response:
+    return _answer(Problem(500, "internal_error", "the server failed; its log says more"))

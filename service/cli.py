@@ -14,8 +14,10 @@ from service.commands.demo import demo
 from service.commands.evaluate import evaluate
 from service.commands.run import run
 from service.commands.serve import serve
+from service.commands.world import world
 from service.config import ConfigError
 from service.decoder import ClipError
+from service.engine import EngineError
 
 __all__ = ["app", "main"]
 
@@ -32,12 +34,16 @@ app.command("demo")(demo)
 app.command("eval")(evaluate)
 app.command("run")(run)
 app.command("serve")(serve)
+app.command("world")(world)
+
+
+_MENDABLE = (ResqError, ClipError, ConfigError, EngineError, RemoteError, OSError)
 
 
 def main() -> None:
     """Run; an error that is the user's to mend is one line, not a traceback."""
     try:
         app()
-    except (ResqError, ClipError, ConfigError, RemoteError, FileNotFoundError) as error:
+    except _MENDABLE as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -64,6 +64,11 @@ class Config(BaseSettings):
         """Inference threads, at least 1."""
         return self.threads or max(1, (os.cpu_count() or 1) // 2)
 
+    @property
+    def threads_per_frame(self) -> int:
+        """Threads inside the inference of one frame, at least 1: the cores shared by workers."""
+        return max(1, (os.cpu_count() or 1) // self.workers)
+
 
 def load_config(**given: Any) -> Config:
     """Settings from the environment, with those given instead; None counts as not given.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Any, Protocol
 
@@ -56,6 +57,8 @@ class Registry:
         self._max = max_streams
         self._slots: set[Slot] = set()
         self._sessions: dict[str, Registered] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
         self.draining = False
 
     def admit(self) -> Slot:
@@ -70,6 +73,7 @@ class Registry:
             raise FullError(f"all {self._max} streams are taken; try again later")
         slot = Slot(self)
         self._slots.add(slot)
+        self._empty.clear()
         return slot
 
     @property
@@ -83,6 +87,10 @@ class Registry:
         for session in self.sessions.values():
             session.stop(reason)
 
+    async def empty(self) -> None:
+        """Wait until no stream is left."""
+        await self._empty.wait()
+
     def _name(self, wanted: str, session: Registered) -> str:
         if wanted in self._sessions:
             raise DuplicateIdError(f"a stream with the id {wanted!r} is active")
@@ -92,5 +100,7 @@ class Registry:
     def _release(self, slot: Slot) -> None:
         if slot in self._slots:
             self._slots.remove(slot)
+            if not self._slots:
+                self._empty.set()
             if slot.id is not None:
                 del self._sessions[slot.id]

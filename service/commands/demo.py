@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,58 +15,47 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
+from resq_core.world import Street
 
 from service.annotate import annotate
-from service.app import create_app
 from service.client import ClientStream, Result, connect
+from service.commands.world import draw_clip
 from service.config import load_config
 from service.decoder import ClipFrame, open_clip
 from service.encoder import VideoWriter
+from service.engine import LocalEngine
 from service.messages import Drop, Ended, Outputs, Stats, StreamStart
 from service.plots import plot_frames
+from service.server import Server, running
 
 __all__ = ["demo"]
 
 _QUALITY = 92
+_SAMPLE_FRAMES = 150
 
 
 def demo(
-    clip: Annotated[Path, typer.Option(help="A video file.")],
+    clip: Annotated[Path | None, typer.Option(help="A video file; else a drawn street.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/demo"),
     max_frames: Annotated[int, typer.Option(help="Stop after this many frames.")] = 300,
 ) -> None:
     """Stream a clip to a server of its own, and write what comes back."""
+    out.mkdir(parents=True, exist_ok=True)
+    if clip is None:
+        clip = out / "sample.mp4"
+        draw_clip(clip, Street(seed=0, camera="static"), _SAMPLE_FRAMES)
     config = load_config(host="127.0.0.1", port=0)
     recorder = _Recorder(out)
-    with _running(uvicorn.Config(create_app(config), log_level="warning")) as address:
+    engine = LocalEngine(torch_threads=config.threads_per_frame)
+    with running(Server(config, engine, log_level="warning")) as address:
         typer.echo(f"server at {address}, streaming {clip.name}")
         asyncio.run(_stream(address, clip, max_frames, recorder))
     plot_frames(recorder.figures, out / "bops.png")
     typer.echo(f"wrote annotated.mp4, results.ndjson and bops.png to {out}")
     typer.echo(f"the live page: make serve, then http://127.0.0.1:{load_config().port}")
     typer.echo(json.dumps(recorder.summary()))
-
-
-@contextmanager
-def _running(config: uvicorn.Config) -> Iterator[str]:
-    """A server in a thread, on a free port; gives its address."""
-    server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            if not thread.is_alive():
-                raise RuntimeError("the server did not start; its log says why")
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=20)
-        listener.close()
 
 
 @dataclass(slots=True)
@@ -110,7 +96,6 @@ class _Recorder:
 
 async def _stream(address: str, clip: Path, max_frames: int, recorder: _Recorder) -> None:
     options = StreamStart(mode="lossless", outputs=Outputs(mask="zlib", bit_map=True))
-    recorder.out.mkdir(parents=True, exist_ok=True)
     with open_clip(clip) as video:
         if video.frames > max_frames:
             typer.echo(f"the clip has {video.frames} frames; the first {max_frames} are streamed")
@@ -165,19 +150,8 @@ def _draw(
 ) -> NDArray[np.uint8]:
     assert result.mask is not None
     assert result.bit_map is not None
-    meta = result.meta
-    return annotate(
-        image,
-        result.mask,
-        stream.started.palette,
-        result.bit_map,
-        index=meta.index,
-        is_anchor=meta.is_anchor,
-        mean_bits=meta.mean_bits,
-        saving=meta.bops.saving,
-        active_fraction=meta.active_fraction,
-        title=title,
-    )
+    palette = stream.started.palette
+    return annotate(image, result.mask, palette, result.bit_map, result.meta, title)
 
 
 class _Recent:

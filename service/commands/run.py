@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from itertools import islice
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from resq_core import zoo
 from resq_core.errors import OptionError
-from resq_core.tasks import SegmentationTask
-from service.clip_runner import ClipSummary, record_clip, run_clip
-from service.decoder import open_clip
+from service.clip_work import ClipWork
+from service.decoder import ClipLimits
+from service.engine import LocalEngine, StreamSpec
 
 __all__ = ["run"]
 
@@ -36,28 +34,25 @@ def run(
     """Segment a clip frame by frame and write what came out."""
     if max_frames is not None and max_frames < 1:
         raise OptionError(f"max-frames is {max_frames}; expected 1 or more")
-    card = zoo.card(model)
-    quantized = zoo.load(model, precision)
-    task = SegmentationTask(card.classes, card.palette, card.input_size, card.mean, card.std)
-    stream = quantized.stream(period, reference, policy, threshold)
-    title = f"{model} {quantized.precision} T={stream.options.period}"
-    summary = ClipSummary()
+    spec = StreamSpec(model, precision, period, threshold, policy, reference)
     errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with open_clip(clip) as video, Progress(*columns, TimeRemainingColumn(), console=errors) as bar:
-        total = min(filter(None, (video.frames, max_frames)), default=None)
+    with (
+        closing(ClipWork(LocalEngine(), spec, clip, out, ClipLimits())) as work,
+        Progress(*columns, TimeRemainingColumn(), console=errors) as bar,
+    ):
+        total = min(filter(None, (work.expected, max_frames)), default=None)
         line = bar.add_task(clip.name, total=total)
-        records = run_clip(stream, task, islice(video, max_frames))
-        for summary in record_clip(records, stream, task, title, video.fps, out):
-            text = f"{summary.fps:.1f} fps, saving {summary.bop_saving:.0%}"
+        while work.frames != max_frames and work.advance():
+            text = f"{work.fps:.1f} fps, saving {work.totals.saving:.0%}"
             bar.update(line, advance=1, description=text)
-        damaged = video.damaged
-    if damaged:
-        errors.print(f"{damaged} damaged packets in {clip.name} gave no picture")
+        report = work.report()
+    if report["damaged_packets"]:
+        errors.print(f"{report['damaged_packets']} damaged packets in {clip.name} gave no picture")
     if as_json:
-        typer.echo(json.dumps(asdict(summary) | {"out": str(out)}))
+        typer.echo(json.dumps(report | {"out": str(out)}))
         return
     typer.echo(
-        f"{summary.results} frames, {summary.anchors} keyframes, {summary.fps:.1f} fps, "
-        f"BOP saving {summary.bop_saving:.1%}, {summary.mean_bits:.2f} mean bits -> {out}"
+        f"{report['results']} frames, {report['anchors']} keyframes, {report['fps']:.1f} fps, "
+        f"BOP saving {report['bop_saving']:.1%}, {report['mean_bits']:.2f} mean bits -> {out}"
     )

@@ -1,1 +1,1 @@
-"""HTTP and WebSocket routes."""
+"""HTTP and WebSocket routes, one file per noun."""

@@ -1,42 +1,35 @@
-"""Whether the service lives, whether it takes work, and its metrics."""
+"""For orchestrators and Prometheus."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
-from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from fastapi import APIRouter, Response
 
 from service.errors import Problem
-from service.protocol import SUBPROTOCOL
+from service.routes.context import Here
 
 __all__ = ["router"]
 
-router = APIRouter()
+router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
-    """The process answers."""
+    """The process lives."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
-async def readyz(request: Request) -> dict[str, str]:
-    """New streams are admitted."""
-    if request.app.state.registry.draining:
-        raise Problem(503, "draining", "the server is shutting down")
+async def readyz(here: Here) -> dict[str, str]:
+    """Streams can be opened: warmed up and not shutting down."""
+    if here.registry.draining or not here.ready:
+        state = "shutting down" if here.registry.draining else "warming up"
+        raise Problem(503, "not_ready", f"the server is {state}", {"retry-after": "1"})
     return {"status": "ready"}
 
 
 @router.get("/metrics")
-async def metrics(request: Request) -> Response:
+async def metrics(here: Here) -> Response:
     """Prometheus text format."""
-    body = request.app.state.services.metrics.render()
-    return Response(body, media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/v1/version")
-async def about() -> dict[str, str]:
-    """The package's version and the stream protocol it speaks."""
-    return {"version": version("resq"), "protocol": SUBPROTOCOL}
+    return Response(
+        here.services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )

@@ -1,32 +1,28 @@
-"""The models on offer."""
+"""What the server runs."""
 
 from __future__ import annotations
 
+from importlib.metadata import version as installed
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
-from service.engine import EngineError
-from service.errors import Problem
+from service.protocol import SUBPROTOCOL
+from service.routes.context import Here
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/models")
+router = APIRouter(prefix="/v1", tags=["models"])
 
 
-@router.get("")
-async def list_models(request: Request) -> dict[str, Any]:
-    """Every model's card."""
-    cards = request.app.state.services.engine.models()
-    return {"models": [card.model_dump(mode="json") for card in cards]}
+@router.get("/models")
+async def list_models(here: Here) -> dict[str, Any]:
+    """Models with their classes, palettes and precisions; `default` is what a stream gets."""
+    cards = [card.model_dump(mode="json") for card in here.services.engine.models()]
+    return {"default": here.services.config.model, "models": cards}
 
 
-@router.get("/{name}")
-async def show_model(request: Request, name: str) -> dict[str, Any]:
-    """One model's card."""
-    try:
-        card = request.app.state.services.engine.card(name)
-    except EngineError as error:
-        raise Problem(404, "unknown_model", str(error)) from error
-    result: dict[str, Any] = card.model_dump(mode="json")
-    return result
+@router.get("/version")
+async def version() -> dict[str, str]:
+    """Version of the software and of its stream protocol."""
+    return {"version": installed("resq"), "protocol": SUBPROTOCOL}

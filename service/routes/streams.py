@@ -1,33 +1,38 @@
-"""Streams: the WebSocket, and what an operator sees of the active ones."""
+"""Live streams: the WebSocket, and a look at what is active."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
 
 from service.errors import Problem
 from service.protocol import SUBPROTOCOL, Close
-from service.registry import FullError, Registry
-from service.session import Disconnected, Session
+from service.registry import FullError
+from service.routes.context import Here
+from service.session import Session
+from service.transport import Disconnected
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/streams")
+router = APIRouter(prefix="/v1/streams", tags=["streams"])
 
 
 class _Socket:
-    """Starlette's WebSocket as a session's transport."""
+    """A WebSocket as a session sees it."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
 
     async def receive(self) -> str | bytes:
         message = await self._socket.receive()
-        if message["type"] != "websocket.receive":
+        if message["type"] == "websocket.disconnect":
             raise Disconnected
-        text, data = message.get("text"), message.get("bytes")
-        return text if text is not None else bytes(data or b"")
+        text: str | None = message.get("text")
+        if text is not None:
+            return text
+        data: bytes = message["bytes"]
+        return data
 
     async def send(self, data: str | bytes) -> None:
         try:
@@ -40,50 +45,49 @@ class _Socket:
 
     async def close(self, code: int, reason: str) -> None:
         try:
-            await self._socket.close(code, reason[:120])
-        except (RuntimeError, OSError) as error:
+            await self._socket.close(code, reason)
+        except (WebSocketDisconnect, RuntimeError, OSError) as error:
             raise Disconnected from error
 
 
 @router.websocket("")
-async def stream(socket: WebSocket) -> None:
-    """One stream per connection; see docs/protocol.md."""
-    offered = socket.scope.get("subprotocols", [])
-    await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    registry: Registry = socket.app.state.registry
-    services = socket.app.state.services
-    try:
-        slot = registry.admit()
-    except FullError as error:
-        services.metrics.rejects.labels("full").inc()
-        await socket.close(Close.FULL, str(error))
+async def stream(socket: WebSocket, here: Here) -> None:
+    """One stream, subprotocol `resq.v1`."""
+    if SUBPROTOCOL not in socket.scope.get("subprotocols", []):
+        await socket.accept()
+        await socket.close(int(Close.VIOLATION), f"offer the subprotocol {SUBPROTOCOL}")
         return
-    await Session(services, _Socket(socket), slot).run()
+    await socket.accept(SUBPROTOCOL)
+    try:
+        slot = here.registry.admit()
+    except FullError as error:
+        here.services.metrics.rejects.labels("full").inc()
+        here.services.metrics.closes.labels(str(int(Close.FULL))).inc()
+        await socket.close(int(Close.FULL), str(error))
+        return
+    await Session(here.services, _Socket(socket), slot).run()
 
 
 @router.get("")
-async def list_streams(request: Request) -> dict[str, Any]:
-    """The active streams."""
-    sessions = request.app.state.registry.sessions.values()
-    return {"streams": [session.describe() for session in sessions]}
+async def list_streams(here: Here) -> dict[str, Any]:
+    """Active streams."""
+    return {"streams": [s.describe() for s in here.registry.sessions.values()]}
 
 
 @router.get("/{name}")
-async def show_stream(request: Request, name: str) -> dict[str, Any]:
+async def get_stream(name: str, here: Here) -> dict[str, Any]:
     """One active stream."""
-    result: dict[str, Any] = _find(request, name).describe()
-    return result
+    session = here.registry.sessions.get(name)
+    if session is None:
+        raise Problem(404, "unknown_stream", f"no active stream has the id {name[:64]!r}")
+    return session.describe()
 
 
 @router.delete("/{name}", status_code=204)
-async def end_stream(request: Request, name: str) -> Response:
-    """End a stream; its client gets the totals."""
-    _find(request, name).stop("deleted")
-    return Response(status_code=204)
-
-
-def _find(request: Request, name: str) -> Any:
-    session = request.app.state.registry.sessions.get(name)
+async def end_stream(name: str, here: Here) -> Response:
+    """End a stream; its client gets `stream.ended`, then a close."""
+    session = here.registry.sessions.get(name)
     if session is None:
         raise Problem(404, "unknown_stream", f"no active stream has the id {name[:64]!r}")
-    return session
+    session.stop("deleted")
+    return Response(status_code=204)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from service.annotate import annotate
 from service.cli import app
 from service.decoder import ClipError, open_clip
 from service.encoder import VideoWriter
+from service.messages import Bops
 
 SIZE = (90, 120)
 
@@ -86,17 +88,17 @@ def test_calibrate_makes_a_model_that_runs(clip: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(90, 120), (91, 121), (2, 2), (1080, 1920)])
 def test_annotated_pictures_have_one_even_size(size: tuple[int, int]) -> None:
     def draw(index: int, anchor: bool) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        bops = Bops(frame=1, policy=0, w8a8=2, fp32=32, saving=0.5)
+        figures = SimpleNamespace(
+            index=index, is_anchor=anchor, mean_bits=8.0, active_fraction=1.0, bops=bops
+        )
         return annotate(
             np.full((*size, 3), 100, np.uint8),
             np.zeros(size, np.uint8),
             [(255, 0, 0)],
             np.full((3, 4), 8.0 * anchor, np.float32),
-            index=index,
-            is_anchor=anchor,
-            mean_bits=8.0,
-            saving=0.5,
-            active_fraction=1.0,
-            title="street",
+            figures,
+            "street",
         )
 
     first, later = draw(0, True), draw(99_999, False)

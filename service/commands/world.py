@@ -1,0 +1,105 @@
+"""`resq world`: the procedural street as a video file, with its exact labels if asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+from resq_core.world import JOINTS, Street, StreetFrame
+from rich.console import Console
+from rich.progress import track
+
+from resq_core.errors import OptionError
+from resq_core.tasks import CAMVID11
+from service.encoder import VideoWriter
+from service.masks import mask_png
+
+__all__ = ["draw_clip", "world"]
+
+_MAX_FRAMES = 100_000
+
+
+def world(
+    out: Annotated[Path, typer.Option(help="Folder for clip.mp4, and the labels.")],
+    frames: Annotated[int, typer.Option(help="Length of the clip.")] = 150,
+    camera: Annotated[str, typer.Option(help="static or moving.")] = "static",
+    seed: Annotated[int, typer.Option(help="Which street.")] = 0,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "480x360",
+    noise: Annotated[float, typer.Option(help="Sensor noise, grey levels.")] = 2.0,
+    crf: Annotated[int, typer.Option(help="H.264 quality, 0 (lossless) to 51.")] = 23,
+    labels: Annotated[bool, typer.Option("--labels", help="Write the exact labels too.")] = False,
+) -> None:
+    """Draw a street with traffic and people: a sample clip, test data, training data."""
+    width, _, height = size.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise OptionError(f"size is {size!r}; expected WIDTHxHEIGHT, for example 480x360")
+    street = Street(seed=seed, size=(int(height), int(width)), camera=camera, noise=noise)
+    keep = _label_writer(out) if labels else None
+    draw_clip(out / "clip.mp4", street, frames, crf, keep)
+    typer.echo(f"{frames} frames in {out / 'clip.mp4'}")
+
+
+def draw_clip(
+    path: Path,
+    street: Street,
+    frames: int,
+    crf: int = 23,
+    keep: Callable[[int, StreetFrame], None] | None = None,
+) -> None:
+    """Write an H.264 MP4 of a street, whose codec adds its own noise to the sensor's.
+
+    Args:
+        path: of the file; its folder is made.
+        street: what to draw.
+        frames: how many, 1 to 100,000.
+        crf: quality, 0 to 51.
+        keep: called with every index and frame.
+
+    Raises:
+        OptionError: frames or crf out of range.
+    """
+    if not 1 <= frames <= _MAX_FRAMES:
+        raise OptionError(f"frames is {frames}; expected 1 to {_MAX_FRAMES}")
+    if not 0 <= crf <= 51:
+        raise OptionError(f"crf is {crf}; expected 0 to 51")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with VideoWriter(path, street.fps, street.size, crf) as video:
+        for t in track(range(frames), "drawing the street", console=Console(stderr=True)):
+            frame = street.frame(t)
+            video.write(frame.image)
+            if keep is not None:
+                keep(t, frame)
+
+
+def _label_writer(out: Path) -> Callable[[int, StreetFrame], None]:
+    """classes/ (palette PNG), instances/ (16-bit PNG) and people.ndjson."""
+    for name in ("classes", "instances"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    people = out / "people.ndjson"
+    people.write_text("", "utf-8")
+
+    def keep(t: int, frame: StreetFrame) -> None:
+        name = f"{t:06d}.png"
+        (out / "classes" / name).write_bytes(mask_png(frame.classes, CAMVID11.palette))
+        Image.fromarray(frame.instances.astype(np.uint16)).save(out / "instances" / name)
+        found = [
+            {
+                "instance": person.instance,
+                "joints": {
+                    joint: [round(float(x), 2), round(float(y), 2), bool(seen)]
+                    for joint, (x, y), seen in zip(
+                        JOINTS, person.joints, person.visible, strict=True
+                    )
+                },
+            }
+            for person in frame.people
+        ]
+        with people.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"frame": t, "people": found}) + "\n")
+
+    return keep

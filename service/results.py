@@ -1,0 +1,53 @@
+"""From what the engine gives to what goes over the wire."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+from service.engine import StepOutput
+from service.masks import mask_png, pack_bits, pack_ids
+from service.messages import Blob, Outputs, ResultMeta, Timings
+
+__all__ = ["encode_blobs", "result_meta"]
+
+
+def result_meta(
+    seq: int, pts_us: int, out: StepOutput, timings: Timings, blobs: tuple[Blob, ...]
+) -> ResultMeta:
+    """The meta of one result."""
+    return ResultMeta(
+        seq=seq,
+        pts_us=pts_us,
+        index=out.index,
+        is_anchor=out.is_anchor,
+        anchor_reason=out.anchor_reason,
+        timings=timings,
+        bops=out.bops,
+        mean_bits=out.mean_bits,
+        active_fraction=out.active_fraction,
+        clipped_fraction=out.clipped_fraction,
+        blobs=blobs,
+    )
+
+
+def encode_blobs(
+    out: StepOutput, outputs: Outputs, palette: tuple[tuple[int, int, int], ...]
+) -> list[tuple[Blob, bytes]]:
+    """Mask, bit map and layers as asked for, each with its descriptor, in wire order."""
+    named: list[tuple[Blob, bytes]] = []
+
+    def add(name: str, form: str, data: bytes, shape: tuple[int, ...]) -> None:
+        fields = {"name": name, "format": form, "size": len(data), "shape": shape}
+        named.append((Blob.model_validate(fields), data))
+
+    if outputs.mask == "zlib":
+        add("mask", "zlib-ids", pack_ids(out.ids), out.ids.shape)
+    elif outputs.mask == "png":
+        add("mask", "png", mask_png(out.ids, palette), out.ids.shape)
+    if out.bit_map is not None:
+        add("bit_map", "zlib-u8", pack_bits(out.bit_map), out.bit_map.shape)
+    if out.layers is not None:
+        packed = zlib.compress(json.dumps(out.layers).encode(), 1)
+        add("layers", "zlib-json", packed, (len(out.layers),))
+    return named

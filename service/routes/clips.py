@@ -1,0 +1,183 @@
+"""Uploaded clips: jobs, their results, their annotated video."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.datastructures import UploadFile
+from starlette.types import Message
+
+from service.engine import EngineError
+from service.errors import Problem
+from service.jobs import Job, JobsFullError, JobState
+from service.routes.context import Context, Here
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/clips", tags=["clips"])
+_CHUNK = 64 * 1024
+_FORM_OVERHEAD = 64 * 1024
+
+Name = Annotated[str | None, Query(min_length=1, max_length=64)]
+
+
+@router.post("", status_code=202)
+async def post_clip(
+    request: Request,
+    here: Here,
+    model: Name = None,
+    precision: Name = None,
+    period: Annotated[int | None, Query(ge=1, le=1_000_000)] = None,
+    threshold: Annotated[float | None, Query(ge=0, allow_inf_nan=False)] = None,
+    policy: Annotated[Literal["paper", "relative"] | None, Query()] = None,
+    reference: Annotated[Literal["keyframe", "previous", "tracking"] | None, Query()] = None,
+) -> JSONResponse:
+    """Upload a clip, as a form with one file or as the raw body; options go in the query."""
+    config = here.services.config
+    spec = here.services.spec(model, precision, period, threshold, policy, reference)
+    _check_length(request, config.max_clip_bytes)
+    try:
+        opened = await asyncio.to_thread(here.services.engine.open, spec)
+        opened.close()
+        job = here.jobs.create(spec)
+    except EngineError as error:
+        raise Problem(422, "bad_options", str(error), field=error.field) from error
+    except JobsFullError as error:
+        raise Problem(503, "full", str(error), {"retry-after": "10"}) from error
+    try:
+        await _store(request, job.upload, config.max_clip_bytes)
+    except BaseException:
+        await asyncio.shield(here.jobs.delete(job))
+        raise
+    here.jobs.submit(job)
+    return JSONResponse(job.describe(), 202, {"location": f"/v1/clips/{job.id}"})
+
+
+@router.get("")
+async def list_clips(here: Here) -> dict[str, Any]:
+    """All jobs, oldest first."""
+    return {"clips": [job.describe() for job in here.jobs.all()]}
+
+
+@router.get("/{name}")
+async def get_clip(name: str, here: Here) -> dict[str, Any]:
+    """One job's state and progress."""
+    return _find(here, name).describe()
+
+
+@router.get("/{name}/results")
+async def get_results(
+    name: str, here: Here, follow: Annotated[bool, Query()] = False
+) -> StreamingResponse:
+    """Results as NDJSON, a line per frame; with `follow` until the job is finished."""
+    job = _find(here, name)
+    return StreamingResponse(_lines(job, follow), media_type="application/x-ndjson")
+
+
+@router.get("/{name}/video")
+async def get_video(name: str, here: Here) -> FileResponse:
+    """The annotated MP4."""
+    path = _file(_find(here, name), "annotated.mp4")
+    return FileResponse(path, media_type="video/mp4", filename=f"{name}.mp4")
+
+
+@router.get("/{name}/report")
+async def get_report(name: str, here: Here) -> FileResponse:
+    """Totals of the whole clip."""
+    return FileResponse(_file(_find(here, name), "report.json"), media_type="application/json")
+
+
+@router.delete("/{name}", status_code=204)
+async def delete_clip(name: str, here: Here) -> Response:
+    """Stop the job if it runs, and remove everything of it."""
+    await here.jobs.delete(_find(here, name))
+    return Response(status_code=204)
+
+
+def _find(here: Context, name: str) -> Job:
+    job = here.jobs.get(name)
+    if job is None:
+        raise Problem(404, "unknown_clip", f"no clip has the id {name[:64]!r}")
+    return job
+
+
+def _file(job: Job, name: str) -> Path:
+    path = job.folder / name
+    if job.state is not JobState.DONE or not path.is_file():
+        raise Problem(
+            409, "not_done", f"the clip is {job.state}; expected it to be done", error=job.error
+        )
+    return path
+
+
+def _check_length(request: Request, limit: int) -> None:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit + _FORM_OVERHEAD:
+        raise _too_big(limit)
+
+
+def _too_big(limit: int) -> Problem:
+    return Problem(413, "too_big", f"the clip is too big; expected at most {limit} bytes")
+
+
+async def _store(request: Request, path: Path, limit: int) -> None:
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        await _store_form(request, path, limit)
+        return
+    size = 0
+    with path.open("wb") as file:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_big(limit)
+            await asyncio.to_thread(file.write, chunk)
+    if size == 0:
+        raise Problem(422, "empty", "the body is empty; expected a video file")
+
+
+async def _store_form(request: Request, path: Path, limit: int) -> None:
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > limit + _FORM_OVERHEAD:
+            raise _too_big(limit)
+        return message
+
+    async with Request(request.scope, counted).form(max_files=1, max_fields=8) as form:
+        uploads = [value for value in form.values() if isinstance(value, UploadFile)]
+        if len(uploads) != 1:
+            raise Problem(422, "bad_form", "the form holds no file; expected exactly one")
+        with path.open("wb") as file:
+            await asyncio.to_thread(shutil.copyfileobj, uploads[0].file, file)
+
+
+async def _lines(job: Job, follow: bool) -> AsyncIterator[bytes]:
+    offset, path = 0, job.folder / "results.ndjson"
+    while True:
+        changed, finished = job.changed, job.finished
+        chunk = await asyncio.to_thread(_read, path, offset)
+        offset += len(chunk)
+        if chunk:
+            yield chunk
+        elif finished or not follow:
+            return
+        else:
+            await changed.wait()
+
+
+def _read(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(_CHUNK)
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,57 @@
+"""What all streams and jobs of one server share."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from service.config import Config
+from service.engine import Engine, StreamSpec
+from service.metrics import Metrics
+from service.scheduler import Scheduler
+
+__all__ = ["Services"]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts that live as long as the server.
+
+    Attributes:
+        config: settings.
+        engine: runs models.
+        scheduler: whose turn it is to use the engine.
+        decoders: threads that decode frames.
+        metrics: counters.
+    """
+
+    config: Config
+    engine: Engine
+    scheduler: Scheduler
+    decoders: Executor
+    metrics: Metrics
+
+    def spec(
+        self,
+        model: str | None = None,
+        precision: str | None = None,
+        period: int | None = None,
+        threshold: float | None = None,
+        policy: str | None = None,
+        reference: str | None = None,
+    ) -> StreamSpec:
+        """What a stream asks for, with this server's defaults where it says nothing.
+
+        The default threshold belongs to the default policy: a stream that names a policy and no
+        threshold gets the policy's own.
+        """
+        if threshold is None and policy is None:
+            threshold = self.config.threshold
+        return StreamSpec(
+            model=model or self.config.model,
+            precision=precision or self.config.precision,
+            period=period or self.config.period,
+            threshold=threshold,
+            policy=policy,
+            reference=reference,
+        )

@@ -1,0 +1,38 @@
+"""What a session needs of a connection, and how one ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.protocol import Close
+
+__all__ = ["Disconnected", "Stop", "Transport"]
+
+
+class Disconnected(Exception):  # noqa: N818 - an end, not an error
+    """The client is gone."""
+
+
+class Transport(Protocol):
+    """A WebSocket as a session sees it. All raise Disconnected when it is gone."""
+
+    async def receive(self) -> str | bytes:
+        """The next message."""
+        ...
+
+    async def send(self, data: str | bytes) -> None:
+        """Send; waits while the client does not read."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close with a code."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why and how a connection ends."""
+
+    close: Close
+    reason: str
