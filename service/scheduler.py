@@ -87,7 +87,8 @@ class Scheduler:
                 work.done.set_exception(error)
             else:
                 work.done.set_result(result.result())
-        self._dispatch()
+        # after the lane's owner had its turn: its next work may go before a clip's
+        asyncio.get_running_loop().call_soon(self._dispatch)
 
 
 class Lane:

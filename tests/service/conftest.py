@@ -1,0 +1,146 @@
+"""A small model behind a real server on a real socket."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+import resq_core
+from resq_core import QuantizedModel
+from resq_core.zoo import ModelCard
+from service.config import Config
+from service.engine import LocalEngine, LocalStream, Model, StepOutput, StreamSpec
+from service.pictures import Picture
+from service.server import Server, running
+
+SIZE = (48, 64)
+
+
+class Tiny(nn.Module):
+    """Which of red, green and blue is strongest, through two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 3, 1)
+        with torch.no_grad():
+            self.first.weight.zero_()
+            self.first.bias.fill_(4.0)
+            self.second.weight.zero_()
+            self.second.bias.zero_()
+            for c in range(3):
+                self.first.weight[c, c, 1, 1] = 1.0
+                self.second.weight[c, c] = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.second(self.first(x).relu())
+        return result
+
+
+CARD = ModelCard(
+    name="tiny",
+    title="strongest colour",
+    task="segmentation",
+    architecture="none",
+    classes=("red", "green", "blue"),
+    palette=((255, 0, 0), (0, 255, 0), (0, 0, 255)),
+    ignore_index=255,
+    input_size=SIZE,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    licence="none",
+    data="none",
+    metrics={},
+    training="none",
+    precisions=("W8A8->W8A{0,4,8}", "W8A8->W8A4"),
+)
+
+
+@pytest.fixture(scope="session")
+def quantized() -> QuantizedModel:
+    torch.manual_seed(0)
+    model = resq_core.quantize(Tiny(), "W8A8->W8A{0,4,8}", period=4)
+    clip = 2 * torch.rand(8, 3, *SIZE).mul(2).sub(1)
+    model.calibrate([clip], samples=6, also=["W8A8->W8A4"])
+    return model
+
+
+class SlowEngine(LocalEngine):
+    """An engine whose every step takes a while, and whose streams can be counted."""
+
+    def __init__(self, model: QuantizedModel, seconds: float = 0.0) -> None:
+        super().__init__({"tiny": Model(CARD, lambda: model)})
+        self.seconds = seconds
+        self.opened: list[SlowStream] = []
+
+    def open(self, spec: StreamSpec) -> SlowStream:
+        stream = SlowStream(super().open(spec), self)
+        self.opened.append(stream)
+        return stream
+
+    @property
+    def held(self) -> int:
+        """Bytes of state of all streams ever opened."""
+        return sum(stream.nbytes for stream in self.opened)
+
+
+class SlowStream(LocalStream):
+    def __init__(self, inner: LocalStream, engine: SlowEngine) -> None:
+        self.__dict__.update(inner.__dict__)
+        self._engine = engine
+        self.running = threading.Lock()
+        self.starts: list[float] = []
+
+    def step(self, image: Picture, bit_map: bool, layers: bool, anchor: str | None) -> StepOutput:
+        assert self.running.acquire(blocking=False), "two threads in one stream"
+        try:
+            self.starts.append(time.perf_counter())
+            time.sleep(self._engine.seconds)
+            return super().step(image, bit_map, layers, anchor)
+        finally:
+            self.running.release()
+
+
+@pytest.fixture
+def engine(quantized: QuantizedModel) -> SlowEngine:
+    return SlowEngine(quantized)
+
+
+@pytest.fixture
+def serve(engine: SlowEngine, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Start a server with settings; gives its address. Ends with the test."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> str:
+            given = {"model": "tiny", "threads": 1, "data_dir": tmp_path / "data"} | settings
+            server = Server(Config(**given), engine, log_level="warning")
+            return stack.enter_context(running(server))
+
+        yield start
+
+
+def colour(index: int, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
+    """A picture of one strong colour on the left, another on the right; varies with the index."""
+    picture = np.full((*size, 3), 20, np.uint8)
+    half = size[1] // 2
+    picture[:, :half, index % 3] = 220
+    picture[:, half:, (index + 1) % 3] = 220
+    return picture
+
+
+def encoded(picture: NDArray[np.uint8], form: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, form)
+    return out.getvalue()
