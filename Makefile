@@ -7,7 +7,7 @@ CLIP   ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format clean
+.PHONY: help demo serve test bench lint format clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 	PYTHON="$(PYTHON)" VENV="$(VENV)" scripts/setup.sh
 	@touch $@
 
-demo: $(STAMP)   ## stream a clip (CLIP=path) through a real server and write out/demo/
+demo: $(STAMP)   ## stream a drawn street (or CLIP=path) through a real server, write out/demo/
 	$(BIN)/resq demo $(if $(CLIP),--clip "$(CLIP)") --out out/demo $(ARGS)
 
 serve: $(STAMP)  ## start the server and its web page on http://127.0.0.1:8000
@@ -24,6 +24,10 @@ serve: $(STAMP)  ## start the server and its web page on http://127.0.0.1:8000
 
 test: $(STAMP)   ## run the test suite
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(STAMP)  ## time frames, then two clients for a minute: memory, and every frame accounted for
+	$(BIN)/python benchmarks/frames.py $(ARGS)
+	$(BIN)/python benchmarks/soak.py
 
 lint: $(STAMP)   ## formatting, lint and types
 	$(BIN)/ruff format --check .

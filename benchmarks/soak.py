@@ -14,8 +14,6 @@ import asyncio
 import io
 import json
 import re
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +25,7 @@ from PIL import Image
 
 from resq_core.world import Street
 from service.client import ClientStream, Drop, Ended, Result, connect
+from service.launch import launch
 from service.messages import Outputs, StreamStart
 
 FRAMES = 60
@@ -132,23 +131,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     seconds = parser.parse_args().seconds
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    resq = Path(sys.executable).with_name("resq")
-    server = subprocess.Popen([resq, "serve", "--port", str(port)], stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"{address}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        report = asyncio.run(soak(address, server.pid, seconds))
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+    with launch() as server:
+        report = asyncio.run(soak(server.address, server.pid, seconds))
     print(json.dumps(report))
     fine = all(c["accounted"] for c in report["clients"])
     fine = fine and report["streams_active_after"] == 0 == report["cache_bytes_after"]

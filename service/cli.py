@@ -47,3 +47,7 @@ def main() -> None:
     except _MENDABLE as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -87,7 +87,7 @@ class SegmentationTask:
         scores = logits.detach().float()
         if tuple(scores.shape[-2:]) != tuple(size):
             scores = F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
-        ids: Picture = scores[0].argmax(0).to(torch.uint8).cpu().numpy()
+        ids: Picture = scores[0].max(0).indices.to(torch.uint8).cpu().numpy()  # argmax is slower
         return ids
 
     def colorize(self, ids: Picture) -> Picture:

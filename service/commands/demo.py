@@ -17,18 +17,17 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from PIL import Image
-from resq_core.world import Street
 
+from resq_core.world import Street
 from service.annotate import annotate
 from service.client import ClientStream, Result, connect
 from service.commands.world import draw_clip
 from service.config import load_config
 from service.decoder import ClipFrame, open_clip
 from service.encoder import VideoWriter
-from service.engine import LocalEngine
+from service.launch import launch
 from service.messages import Drop, Ended, Outputs, Stats, StreamStart
 from service.plots import plot_frames
-from service.server import Server, running
 
 __all__ = ["demo"]
 
@@ -46,12 +45,10 @@ def demo(
     if clip is None:
         clip = out / "sample.mp4"
         draw_clip(clip, Street(seed=0, camera="static"), _SAMPLE_FRAMES)
-    config = load_config(host="127.0.0.1", port=0)
     recorder = _Recorder(out)
-    engine = LocalEngine(torch_threads=config.threads_per_frame)
-    with running(Server(config, engine, log_level="warning")) as address:
-        typer.echo(f"server at {address}, streaming {clip.name}")
-        asyncio.run(_stream(address, clip, max_frames, recorder))
+    with launch() as server:
+        typer.echo(f"server at {server.address}, streaming {clip.name}")
+        asyncio.run(_stream(server.address, clip, max_frames, recorder))
     plot_frames(recorder.figures, out / "bops.png")
     typer.echo(f"wrote annotated.mp4, results.ndjson and bops.png to {out}")
     typer.echo(f"the live page: make serve, then http://127.0.0.1:{load_config().port}")

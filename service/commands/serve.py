@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
+from resq_core.errors import OptionError
 from service.config import load_config
 from service.engine import LocalEngine
 from service.server import Server
 
 __all__ = ["serve"]
+
+_LEVELS = ("debug", "info", "warning", "error")
 
 
 def serve(
@@ -18,10 +21,14 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     model: Annotated[str | None, typer.Option(help="Model of streams that name none.")] = None,
     threads: Annotated[int | None, typer.Option(help="Frames inferred at the same time.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve streams, clips and the web page. Every other setting is a RESQ_* variable."""
+    if log_level not in _LEVELS:
+        raise OptionError(f"log-level is {log_level!r}; expected one of {', '.join(_LEVELS)}")
     config = load_config(host=host, port=port, model=model, threads=threads)
     engine = LocalEngine(torch_threads=config.threads_per_frame)
     engine.card(config.model)  # a wrong name ends it here, not at the first stream
-    typer.echo(f"ResQ on http://{config.host}:{config.port}", err=True)
-    Server(config, engine).run()
+    if log_level in ("debug", "info"):
+        typer.echo(f"ResQ on http://{config.host}:{config.port}", err=True)
+    Server(config, engine, log_level).run()

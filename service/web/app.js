@@ -5,6 +5,7 @@ import { ResqStream } from "/web/resq.js";
 
 const MAX_WIDTH = 640;
 const QUALITY = 0.8;
+const IN_FLIGHT = 2; // one with the server, one waiting there; more would only be dropped
 const STOPS = [[26, 30, 44], [38, 148, 152], [250, 226, 110]];
 const element = (id) => document.getElementById(id);
 const video = element("video");
@@ -111,7 +112,7 @@ function feed(mine) {
       stream.end();
       return;
     }
-    if (stream.ready && video.videoWidth) await send(mine);
+    if (stream.ready && video.videoWidth && sent.size < IN_FLIGHT) await send(mine);
     requestAnimationFrame(next);
   };
   next();
