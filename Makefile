@@ -6,6 +6,9 @@ STAMP  := $(VENV)/.installed
 CLIP   ?=
 ARGS   ?=
 
+# threads that spin while they wait starve everything else on a small machine
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test bench lint format clean
 
@@ -27,6 +30,7 @@ test: $(STAMP)   ## run the test suite
 
 bench: $(STAMP)  ## time frames, then two clients for a minute: memory, and every frame accounted for
 	$(BIN)/python benchmarks/frames.py $(ARGS)
+	$(BIN)/python benchmarks/contention.py
 	$(BIN)/python benchmarks/soak.py
 
 lint: $(STAMP)   ## formatting, lint and types
