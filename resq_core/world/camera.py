@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ __all__ = ["Camera", "Points"]
 
 Points = NDArray[np.float64]
 """World points [N, 3] in metres: x to the right, y up, z along the street."""
+
+Turned = tuple[float, float, float]
 
 _NEAR = 0.35
 _FOCAL = 0.95  # of the picture's longer side: about 55 degrees across
@@ -55,12 +58,28 @@ class Camera:
         """World points [N, 3] to pixels [N, 2] (column, row); meant for points in front."""
         return self._pixels(self.turned(points))
 
-    def polygon(self, points: Points) -> list[tuple[float, float]]:
-        """Corners of a flat polygon in pixels, cut at the near plane; empty if it is behind."""
-        turned = _clip_near(self.turned(points))
-        if len(turned) < 3:
-            return []
-        return [(float(u), float(v)) for u, v in self._pixels(turned)]
+    def polygon(self, points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+        """Corners (x, y, z) of a flat polygon in pixels, cut at the near plane; empty behind it."""
+        sine, cosine = math.sin(self.yaw), math.cos(self.yaw)
+        turned = []
+        for x, y, z in points:
+            dx, dz = x - self.x, z - self.z
+            turned.append((dx * cosine - dz * sine, y - self.y, dx * sine + dz * cosine))
+        if any(t[2] < _NEAR for t in turned):
+            turned = _clip_near(turned)
+        middle, horizon, focal = self.size[1] / 2, self.horizon, self.focal
+        return [(middle + focal * r / d, horizon - focal * u / d) for r, u, d in turned]
+
+    def along(
+        self, columns: NDArray[np.float64], x: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where columns of pixels meet the plane at `x`: metres of depth, and z."""
+        slope = (columns - self.size[1] / 2) / self.focal
+        right = slope * math.cos(self.yaw) + math.sin(self.yaw)
+        towards = math.copysign(1e-4, x - self.x)
+        right = np.maximum(right, towards) if towards > 0 else np.minimum(right, towards)
+        depth = (x - self.x) / right
+        return depth, self.z + depth * (math.cos(self.yaw) - slope * math.sin(self.yaw))
 
     def depth(self, x: float, z: float) -> float:
         """Metres in front of the camera."""
@@ -78,17 +97,14 @@ class Camera:
         return np.stack((columns, rows), 1)
 
 
-def _clip_near(turned: Points) -> Points:
-    """Sutherland-Hodgman against the near plane."""
-    inside = turned[:, 2] >= _NEAR
-    if inside.all():
-        return turned
-    kept: list[NDArray[np.float64]] = []
-    for i in range(len(turned)):
-        here, after = turned[i], turned[(i + 1) % len(turned)]
-        if inside[i]:
+def _clip_near(turned: list[Turned]) -> list[Turned]:
+    """Sutherland-Hodgman against the near plane; empty where nothing is in front of it."""
+    kept: list[Turned] = []
+    for here, after in zip(turned, turned[1:] + turned[:1], strict=True):
+        if here[2] >= _NEAR:
             kept.append(here)
-        if inside[i] != inside[(i + 1) % len(turned)]:
+        if (here[2] >= _NEAR) != (after[2] >= _NEAR):
             share = (_NEAR - here[2]) / (after[2] - here[2])
-            kept.append(here + share * (after - here))
-    return np.array(kept).reshape(-1, 3)
+            right, up = (a + share * (b - a) for a, b in zip(here[:2], after[:2], strict=True))
+            kept.append((right, up, _NEAR))
+    return kept if len(kept) >= 3 else []

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
-from resq_core.world.camera import Camera, Points
+from resq_core.world.camera import Camera
+from resq_core.world.mipmap import LEVELS, Mipmap
 
-__all__ = ["Canvas", "Colour", "mix"]
+__all__ = ["HAZE", "HAZE_METRES", "Canvas", "Colour", "mix"]
 
 Colour = tuple[int, int, int]
 _SUPER = 2  # colour pixels per label pixel and side
-_HAZE: Colour = (205, 212, 220)
-_HAZE_METRES = 130.0
+HAZE: Colour = (205, 212, 220)
+HAZE_METRES = 150.0
 _CLASSES = 256
 _FAR_OUT = 1e5  # pixels; beyond it Pillow's integers overflow
 
@@ -47,34 +48,51 @@ class Canvas:
         self._pen = ImageDraw.Draw(self._colour, "RGBA")
         self._marker = ImageDraw.Draw(self._label)
 
-    def fill(self, colours: NDArray[np.uint8], classes: NDArray[np.uint8]) -> None:
-        """Replace everything: colours uint8 [H, W, 3] and classes uint8 [H, W]."""
+    def fill(self, colours: NDArray[np.uint8]) -> None:
+        """Replace everything by sky: colours uint8 [h, w, 3], enlarged to fit."""
         height, width = self.camera.size
-        self._colour = Image.fromarray(colours).resize((width * _SUPER, height * _SUPER))
-        self._label = Image.fromarray(classes.astype(np.int32))
+        wide = (width * _SUPER, height * _SUPER)
+        self._colour = Image.fromarray(colours).resize(wide, Image.Resampling.BICUBIC)
+        self._label = Image.new("I", (width, height), 0)
         self._draw_on()
+
+    def refill(self, colours: NDArray[np.uint8], share: Image.Image) -> None:
+        """Replace the sky alone; `share` (L, twice the size) is how much of each pixel is sky."""
+        large = Image.fromarray(colours).resize(self._colour.size, Image.Resampling.BICUBIC)
+        self._colour.paste(large, (0, 0), share)
+
+    def difference(self, other: Canvas) -> Image.Image:
+        """How much the red of two canvases differs, L, twice the size."""
+        pair = (canvas._colour.getchannel(0) for canvas in (self, other))
+        return ImageChops.difference(*pair)
 
     def surface(
         self,
-        points: Points | Sequence[Sequence[float]],
+        points: Sequence[Sequence[float]],
         colour: Colour,
         cls: int,
         instance: int = 0,
+        opacity: int = 255,
     ) -> None:
-        """A flat polygon in the world, [N, 3] metres."""
-        corners = np.asarray(points, np.float64)
-        pixels = self.camera.polygon(corners)
+        """A flat polygon in the world, corners (x, y, z) in metres; opacity 0 to 255."""
+        pixels = self.camera.polygon(points)
         if pixels:
-            middle = corners.mean(0)
-            self.shape(pixels, self.hazed(colour, middle[0], middle[2]), cls, instance)
+            x = sum(p[0] for p in points) / len(points)
+            z = sum(p[2] for p in points) / len(points)
+            self.shape(pixels, self.hazed(colour, x, z), cls, instance, opacity)
 
     def shape(
-        self, pixels: Sequence[tuple[float, float]], colour: Colour, cls: int, instance: int = 0
+        self,
+        pixels: Sequence[tuple[float, float]],
+        colour: Colour,
+        cls: int,
+        instance: int = 0,
+        opacity: int = 255,
     ) -> None:
-        """A polygon in pixels of the picture."""
-        if not self._seen(pixels):
+        """A polygon in pixels of the picture; no pixels, nothing painted."""
+        if not pixels or not self._seen(pixels):
             return
-        self._pen.polygon([(x * _SUPER, y * _SUPER) for x, y in pixels], fill=colour)
+        self._pen.polygon([(x * _SUPER, y * _SUPER) for x, y in pixels], fill=(*colour, opacity))
         self._marker.polygon(
             [(x - 0.5, y - 0.5) for x, y in pixels], fill=cls + _CLASSES * instance
         )
@@ -122,9 +140,76 @@ class Canvas:
         ]
         self.shape(corners, colour, cls, instance)
 
-    def shade(self, points: Points | Sequence[Sequence[float]], darkness: float) -> None:
+    def wall(
+        self,
+        x: float,
+        span: tuple[float, float],
+        height: float,
+        picture: Mipmap,
+        per_metre: int,
+        cls: int,
+    ) -> None:
+        """A picture on a wall along the street.
+
+        x: of the wall. span: where it starts and ends, metres. picture: rows along the street
+        from the start, columns up from the ground, `per_metre` of each per metre.
+        """
+        (start, end), camera = span, self.camera
+        corners = [(x, 0.0, start), (x, 0.0, end), (x, height, end), (x, height, start)]
+        outline = camera.polygon(corners)
+        if not outline or not self._seen(outline):
+            return
+        limits = camera.size[1] * _SUPER, camera.size[0] * _SUPER
+        columns, rows = ([p[axis] * _SUPER for p in outline] for axis in (0, 1))
+        left, right = max(int(min(columns)), 0), min(int(max(columns)) + 2, limits[0])
+        top, bottom = max(int(min(rows)), 0), min(int(max(rows)) + 2, limits[1])
+        u = (np.arange(left, right) + 0.5) / _SUPER
+        v = (np.arange(top, bottom) + 0.5) / _SUPER
+        depth, z = camera.along(u, x)
+        patch = _patch(camera, picture, per_metre, (depth, z - start, v))
+        cover = Image.new("1", (right - left, bottom - top))
+        ImageDraw.Draw(cover).polygon(
+            [(a - left, b - top) for a, b in zip(columns, rows, strict=True)], fill=1
+        )
+        self._colour.paste(Image.fromarray(patch), (left, top), cover)
+        self._marker.polygon([(a - 0.5, b - 0.5) for a, b in outline], fill=cls)
+
+    def sprite(
+        self,
+        levels: Sequence[tuple[Image.Image, Image.Image]],
+        box: tuple[float, float, float, float],
+        lean: float,
+        depth: float,
+        cls: int,
+    ) -> None:
+        """A picture with coverage, at (left, top, right, bottom) in pixels of the picture.
+
+        levels: (RGB, L), each half the size of the one before. lean: how far its top is moved
+        to the right, in its heights. depth: metres, for the haze.
+        """
+        left, top, right, bottom = (v * _SUPER for v in box)
+        height, width = (side * _SUPER for side in self.camera.size)
+        margin = abs(lean) * (bottom - top)
+        x0, y0 = max(int(left - margin) // 2 * 2, 0), max(int(top) // 2 * 2, 0)
+        x1, y1 = min(int(right + margin) // 2 * 2 + 2, width), min(int(bottom) // 2 * 2 + 2, height)
+        if x1 <= x0 or y1 <= y0 or right - left < 2:
+            return
+        wanted = math.log2(max(levels[0][0].width / (right - left), 1.0))
+        colours, cover = levels[min(round(wanted), len(levels) - 1)]
+        a, e = colours.width / (right - left), colours.height / (bottom - top)
+        shear = (a * lean, a * (x0 - left - lean * (bottom - y0)))
+        how = ((x1 - x0, y1 - y0), Image.Transform.AFFINE, (a, *shear, 0, e, e * (y0 - top)))
+        painted = colours.transform(*how, resample=Image.Resampling.BILINEAR)
+        shown = cover.transform(*how, resample=Image.Resampling.BILINEAR)
+        haze = Image.new("RGB", painted.size, HAZE)
+        painted = Image.blend(painted, haze, 1.0 - math.exp(-depth / HAZE_METRES))
+        self._colour.paste(painted, (x0, y0), shown)
+        mask = shown.reduce(_SUPER).point([0] * 112 + [255] * 144, "1")
+        self._label.paste(cls, (x0 // _SUPER, y0 // _SUPER), mask)
+
+    def shade(self, points: Sequence[Sequence[float]], darkness: float) -> None:
         """Darken a polygon of the ground, 0 to 1; classes stay as they are."""
-        pixels = self.camera.polygon(np.asarray(points, np.float64))
+        pixels = self.camera.polygon(points)
         if pixels and self._seen(pixels):
             corners = [(x * _SUPER, y * _SUPER) for x, y in pixels]
             self._pen.polygon(corners, fill=(18, 22, 36, round(255 * darkness)))
@@ -132,7 +217,7 @@ class Canvas:
     def hazed(self, colour: Colour, x: float, z: float) -> Colour:
         """A colour as it looks from the camera."""
         depth = max(self.camera.depth(x, z), 0.0)
-        return mix(colour, _HAZE, 1.0 - math.exp(-depth / _HAZE_METRES))
+        return mix(colour, HAZE, 1.0 - math.exp(-depth / HAZE_METRES))
 
     def colours(self) -> NDArray[np.float32]:
         """The picture, float32 [H, W, 3], 0 to 255."""
@@ -153,7 +238,32 @@ class Canvas:
         return inside and max(map(abs, (*xs, *ys))) < _FAR_OUT
 
 
+def _patch(
+    camera: Camera,
+    picture: Mipmap,
+    per_metre: int,
+    place: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+) -> NDArray[np.uint8]:
+    """A wall's pixels, hazed; place: depth and metres from its start by column, and the rows."""
+    depth, z, rows = place
+    up = camera.y + (camera.horizon - rows)[:, None] * (depth / camera.focal)
+    tall = depth * (per_metre / (camera.focal * _SUPER))
+    wide = np.abs(np.gradient(z)) * per_metre if len(z) > 1 else tall
+    level = np.clip(np.rint(0.5 * np.log2(np.maximum(tall * wide, 1e-3))), 0, LEVELS - 1)
+    pixels = picture.look_up(
+        level.astype(np.int32), (z * per_metre).astype(np.int32), (up * per_metre).astype(np.int32)
+    )
+    clear = np.exp(-depth / HAZE_METRES).astype(np.float32)[:, None]
+    hazed: NDArray[np.uint8] = (
+        pixels[..., :3] * clear + np.array(HAZE, np.float32) * (1 - clear)
+    ).astype(np.uint8)
+    return hazed
+
+
 def mix(a: Colour, b: Colour, share: float) -> Colour:
     """`share` of b and the rest of a."""
-    red, green, blue = (round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
-    return red, green, blue
+    return (
+        round(a[0] + (b[0] - a[0]) * share),
+        round(a[1] + (b[1] - a[1]) * share),
+        round(a[2] + (b[2] - a[2]) * share),
+    )

@@ -30,8 +30,8 @@ LIMBS = (
 _SWING = 0.42  # radians of a leg either way; gives the stride below on legs of 0.49 heights
 _STRIDE = 0.8  # metres of a full cycle per metre of height
 _COATS: tuple[Colour, ...] = (
-    (44, 52, 70), (112, 44, 46), (52, 70, 58), (150, 120, 84), (30, 32, 38), (176, 170, 160),
-    (72, 92, 124), (126, 84, 60), (196, 152, 64),
+    (38, 44, 60), (98, 38, 40), (46, 62, 52), (126, 98, 70), (30, 32, 38), (150, 144, 134),
+    (56, 70, 96), (60, 46, 42), (44, 42, 48), (168, 126, 56),
 )  # fmt: skip
 _TROUSERS: tuple[Colour, ...] = (
     (40, 46, 62),

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resq_core.world.buildings import PARK, WIDTH
 from resq_core.world.canvas import Canvas, Colour, mix
+from resq_core.world.foliage import CROWNS, crown
+from resq_core.world.houses import PARK, WIDTH
 from resq_core.world.plan import FACADE, KERB, Cls
 from resq_core.world.ring import LENGTH, place, randomness
 
@@ -16,10 +17,8 @@ __all__ = ["Prop", "paint_fence", "paint_prop", "park_span", "park_trees", "prop
 _TREES = 5
 _LAMPS = 4
 _SIGNS = 3
-_SPECKS = 70
 _TOO_NEAR = 5.5  # metres; a crown above the camera would fill the picture
 _BARK: Colour = (78, 66, 56)
-_LEAVES: tuple[Colour, ...] = ((62, 84, 44), (74, 92, 50), (88, 96, 52), (56, 78, 52))
 _POST: Colour = (88, 94, 98)
 _RAIL: Colour = (46, 50, 52)
 
@@ -66,12 +65,15 @@ def park_trees(seed: int, camera_z: float) -> list[Prop]:
     return [Prop("tree", -FACADE - 2.5 - 2.2 * (i % 3), float(z), seed + i) for i, z in places]
 
 
-def paint_prop(canvas: Canvas, prop: Prop) -> None:
-    """Paint one thing."""
+def paint_prop(canvas: Canvas, prop: Prop, seconds: float) -> None:
+    """Paint one thing; `seconds` is for trees, which the wind moves."""
     scale = canvas.camera.scale(prop.x, prop.z)
     if scale == 0.0 or (prop.kind == "tree" and scale > canvas.camera.focal / _TOO_NEAR):
         return
-    {"tree": _tree, "lamp": _lamp, "sign": _sign}[prop.kind](canvas, prop, scale)
+    if prop.kind == "tree":
+        _tree(canvas, prop, scale, seconds)
+    else:
+        {"lamp": _lamp, "sign": _sign}[prop.kind](canvas, prop, scale)
 
 
 def _at(canvas: Canvas, x: float, y: float, z: float) -> tuple[float, float]:
@@ -79,37 +81,22 @@ def _at(canvas: Canvas, x: float, y: float, z: float) -> tuple[float, float]:
     return float(pixel[0]), float(pixel[1])
 
 
-def _tree(canvas: Canvas, prop: Prop, scale: float) -> None:
+def _tree(canvas: Canvas, prop: Prop, scale: float, seconds: float) -> None:
     rng = np.random.default_rng(prop.seed)
-    height = rng.uniform(5.5, 8.0)
-    leaf = _LEAVES[int(rng.integers(len(_LEAVES)))]
+    height, variant = rng.uniform(6.0, 8.8), int(rng.integers(CROWNS))
     bark = canvas.hazed(_BARK, prop.x, prop.z)
     foot, fork = _at(canvas, prop.x, 0, prop.z), _at(canvas, prop.x, height * 0.5, prop.z)
-    canvas.limb(foot, fork, (0.34 * scale, 0.2 * scale), bark, Cls.TREE, 0)
-    crown, radius = height * 0.68, height * 0.27
-    for layer, (shade, size, shift) in enumerate(
-        ((0.62, 0.5, 0.0), (0.85, 0.38, 0.12), (1.12, 0.24, 0.3))
-    ):
-        colour = mix((0, 0, 0), leaf, shade) if shade < 1 else mix(leaf, (226, 214, 130), 0.22)
-        for _ in range(16 if layer < 2 else 12):
-            angle, out = rng.uniform(0, 2 * np.pi), radius * np.sqrt(rng.uniform(0, 1))
-            blob = radius * size * rng.uniform(0.8, 1.25)
-            centre = _at(
-                canvas,
-                prop.x + out * np.cos(angle) - shift * 0.5,
-                crown + 1.15 * out * np.sin(angle) + shift,
-                prop.z,
-            )
-            tint = mix(colour, (40, 60, 30), float(rng.uniform(0, 0.25)))
-            tint = canvas.hazed(tint, prop.x, prop.z)
-            canvas.disc(centre, (blob * scale, 0.85 * blob * scale), tint, Cls.TREE)
-    for _ in range(_SPECKS if scale > 12 else 0):
-        angle, out = rng.uniform(0, 2 * np.pi), 1.25 * radius * np.sqrt(rng.uniform(0, 1))
-        x, y = prop.x + out * np.cos(angle), crown + 1.1 * out * np.sin(angle)
-        speck = mix(leaf, ((24, 34, 20), (166, 160, 92))[int(rng.random() < 0.4)], 0.6)
-        size = rng.uniform(0.05, 0.14) * scale
-        colour = canvas.hazed(speck, prop.x, prop.z)
-        canvas.disc(_at(canvas, x, y, prop.z), (size, 0.7 * size), colour, Cls.TREE)
+    canvas.limb(foot, fork, (0.36 * scale, 0.22 * scale), bark, Cls.TREE, 0)
+    pale = canvas.hazed(mix(_BARK, (255, 240, 210), 0.3), prop.x, prop.z)
+    lit = 0.1 * scale
+    ends = ((foot[0] + lit, foot[1]), (fork[0] + lit * 0.6, fork[1]))
+    canvas.limb(*ends, (0.09 * scale, 0.05 * scale), pale, Cls.TREE, 0)
+    left, top = _at(canvas, prop.x, height, prop.z)
+    half, low = height * rng.uniform(0.3, 0.36) * scale, top + height * 0.68 * scale
+    lean = 0.022 * np.sin(1.7 * seconds + prop.seed % 97) + 0.01 * np.sin(3.9 * seconds + prop.x)
+    depth = canvas.camera.depth(prop.x, prop.z)
+    levels = crown(variant).levels
+    canvas.sprite(levels, (left - half, top, left + half, low), float(lean), depth, Cls.TREE)
 
 
 def _lamp(canvas: Canvas, prop: Prop, scale: float) -> None:
@@ -132,21 +119,26 @@ def _sign(canvas: Canvas, prop: Prop, scale: float) -> None:
     plates = (((34, 70, 150), (236, 238, 242)), ((190, 42, 40), (240, 238, 232)))
     rim, face = plates[int(rng.integers(2))]
     centre = _at(canvas, prop.x, 2.75, prop.z)
-    for size, plate in ((0.36, rim), (0.25, face)):
+    for size, plate in ((0.42, rim), (0.3, face)):
         radius = size * scale
         canvas.disc(centre, (radius, radius), canvas.hazed(plate, prop.x, prop.z), Cls.SIGN)
 
 
 def paint_fence(canvas: Canvas, start: float, end: float) -> None:
-    """Railings along the park, from `start` to `end` metres along the street."""
+    """Railings on a low wall along the park, from `start` to `end` metres along the street."""
     x = -FACADE + 0.1
-    for low, high in ((0.12, 0.45),):
-        wall = [(x, low, start), (x, low, end), (x, high, end), (x, high, start)]
-        canvas.surface(wall, (118, 104, 94), Cls.FENCE)
-    for z in np.arange(start, end, 0.55):
-        for y0, y1, half in ((0.4, 1.35, 0.04),):
-            bar = [(x, y0, z - half), (x, y0, z + half), (x, y1, z + half), (x, y1, z - half)]
-            canvas.surface(bar, _RAIL, Cls.FENCE)
-    for y in (0.55, 1.2):
-        rail = [(x, y, start), (x, y, end), (x, y + 0.07, end), (x, y + 0.07, start)]
-        canvas.surface(rail, _RAIL, Cls.FENCE)
+
+    def upright(y0: float, y1: float, z0: float, z1: float, colour: Colour, opacity: int) -> None:
+        corners = [(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)]
+        canvas.surface(corners, colour, Cls.FENCE, 0, opacity)
+
+    step = (end - start) / 4
+    for z in np.arange(4) * step + start:
+        upright(0.5, 1.5, z, z + step, _RAIL, 120)  # bars too thin to be drawn one by one
+    for z in np.arange(start, end, 0.28):
+        if canvas.camera.scale(x, z) > 12:
+            upright(0.5, 1.5, z, z + 0.07, _RAIL, 255)
+    for z in np.arange(4) * step + start:
+        upright(0.1, 0.55, z, z + step, (146, 112, 92), 255)
+        upright(0.5, 0.6, z, z + step, (176, 168, 156), 255)
+        upright(1.36, 1.44, z, z + step, _RAIL, 255)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from resq_core.world.buildings import Building
+from resq_core.world.bicyclists import Bicyclist
 from resq_core.world.canvas import Canvas
+from resq_core.world.cars import Car
+from resq_core.world.houses import Building
 from resq_core.world.people import Walker
 from resq_core.world.plan import FACADE
 from resq_core.world.props import Prop
-from resq_core.world.vehicles import Bicyclist, Car
 
 __all__ = ["paint_shadows"]
 
@@ -34,7 +35,8 @@ def paint_shadows(
         if front.side == 1:
             edge = FACADE - _REACH * front.height
             corners = [(FACADE, front.start), (edge, front.start), (edge, front.end)]
-            _shade(canvas, [*corners, (FACADE, front.end)], 0.34)
+            outline = [(x, _Y, z) for x, z in (*corners, (FACADE, front.end))]
+            canvas.shade(outline, 0.3)
     for tree in trees:
         _ellipse(canvas, tree.x - 2.6, tree.z + 0.9, 1.9, 1.5, 0.16)
     for car in cars:
@@ -55,4 +57,13 @@ def _ellipse(canvas: Canvas, x: float, z: float, a: float, b: float, darkness: f
 
 
 def _shade(canvas: Canvas, outline: Sequence[tuple[float, float]], darkness: float) -> None:
-    canvas.shade([(x, _Y, z) for x, z in outline], darkness)
+    """Three outlines, one in another: the sun is no point."""
+    x0, z0 = (sum(p[axis] for p in outline) / len(outline) for axis in (0, 1))
+    for size in (1.07, 1.0, 0.93):
+        scaled = [(_inside(x0 + size * (x - x0)), _Y, z0 + size * (z - z0)) for x, z in outline]
+        canvas.shade(scaled, darkness / 2.7)
+
+
+def _inside(x: float) -> float:
+    """Between the fronts: a shadow on the ground does not go up a wall."""
+    return min(max(x, -FACADE), FACADE)

@@ -11,18 +11,22 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from resq_core.errors import OptionError
-from resq_core.world.buildings import buildings, paint_building
+from resq_core.world.bicyclists import paint_bicyclist
+from resq_core.world.buildings import paint_building
 from resq_core.world.camera import Camera
 from resq_core.world.canvas import Canvas
+from resq_core.world.cars import paint_car
 from resq_core.world.ground import grained, paint_ground, paint_park
+from resq_core.world.horizon import paint_horizon
+from resq_core.world.houses import buildings
 from resq_core.world.people import Walker, joints_of, paint_walker
 from resq_core.world.props import paint_fence, paint_prop, park_span, park_trees, props
 from resq_core.world.shadows import paint_shadows
 from resq_core.world.textures import Grain, sky
 from resq_core.world.traffic import parked_cars, traffic
-from resq_core.world.vehicles import paint_bicyclist, paint_car
 
 __all__ = ["CameraKind", "Person", "Street", "StreetFrame"]
 
@@ -101,7 +105,7 @@ class Street:
         self.seed, self.size, self.camera = seed, (size[0], size[1]), CameraKind(camera)
         self.fps, self.noise = fps, noise
         self._grain = Grain(seed)
-        self._backdrop: Canvas | None = None
+        self._backdrop: tuple[Canvas, Image.Image] | None = None
         self._lock = threading.Lock()
 
     def frame(self, t: int) -> StreetFrame:
@@ -113,7 +117,7 @@ class Street:
         _check(isinstance(t, int) and t >= 0, "t", t, "a whole number of 0 or more")
         seconds = t / self.fps
         camera = self._view(seconds)
-        canvas = self._background(camera)
+        canvas = self._background(camera, seconds)
         walkers = self._paint(canvas, seconds)
         classes, instances, colours = canvas.classes(), canvas.instances(), canvas.colours()
         grained(colours, classes, instances == 0, camera, self._grain)
@@ -122,35 +126,41 @@ class Street:
 
     def _view(self, seconds: float) -> Camera:
         if self.camera is CameraKind.STATIC:
-            return Camera(-2.7, 1.75, 0.0, 0.11, 0.03, self.size)
+            return Camera(0.1, 1.6, -3.0, 0.0, 0.02, self.size)
         bob = 0.012 * math.sin(5.1 * seconds)
         yaw = 0.035 * math.sin(0.37 * seconds)
         sway = -1.45 + 0.12 * math.sin(0.23 * seconds)
         return Camera(sway, 1.55 + bob, _DRIVE * seconds, yaw, 0.02 + 0.2 * bob, self.size)
 
-    def _background(self, camera: Camera) -> Canvas:
-        """Sky, ground and fronts; painted once where the camera never moves."""
+    def _background(self, camera: Camera, seconds: float) -> Canvas:
+        """Sky, ground and fronts; all but the sky painted once where the camera never moves."""
+        heaven = sky(camera, self._grain, seconds)
         if self.camera is CameraKind.MOVING:
-            return self._painted_background(camera)
+            return self._painted_background(camera, heaven)
         with self._lock:
             if self._backdrop is None:
-                self._backdrop = self._painted_background(camera)
-            return self._backdrop.copy()
+                # what differs between a black and a white sky is sky
+                black = self._painted_background(camera, np.zeros_like(heaven))
+                white = self._painted_background(camera, np.full_like(heaven, 255))
+                self._backdrop = black, black.difference(white)
+            canvas, share = self._backdrop[0].copy(), self._backdrop[1]
+        canvas.refill(heaven, share)
+        return canvas
 
-    def _painted_background(self, camera: Camera) -> Canvas:
+    def _painted_background(self, camera: Camera, heaven: NDArray[np.uint8]) -> Canvas:
         canvas = Canvas(camera)
-        canvas.fill(sky(camera, self._grain), np.zeros(self.size, np.uint8))
-        paint_ground(canvas, crossing=self.camera is CameraKind.STATIC)
+        canvas.fill(heaven)
+        paint_ground(canvas)
+        paint_horizon(canvas, self.seed)
         start, end = park_span(camera.z)
         paint_park(canvas, start, end)
         fronts = buildings(self.seed, camera.z)
-        trees: list[tuple[float, Callable[[], None]]] = [
-            (prop.z, partial(paint_prop, canvas, prop)) for prop in park_trees(self.seed, camera.z)
-        ]
         walls: list[tuple[float, Callable[[], None]]] = [
             (front.start, partial(paint_building, canvas, front)) for front in fronts
         ]
-        for _, paint in sorted(trees + walls, key=lambda item: -item[0]):
+        for tree in park_trees(self.seed, camera.z):
+            walls.append((tree.z, partial(paint_prop, canvas, tree, 0.0)))
+        for _, paint in sorted(walls, key=lambda item: -item[0]):
             paint()
         paint_fence(canvas, start, end)
         standing = [p for p in props(self.seed, camera.z) if p.kind == "tree"]
@@ -165,7 +175,7 @@ class Street:
         now = traffic(self.seed, seconds, z, speed)
         paint_shadows(canvas, (), (), now.cars, now.walkers, now.bicyclists)
         things: list[tuple[float, float, Callable[[], None]]] = []
-        things += [(p.x, p.z, partial(paint_prop, canvas, p)) for p in props(self.seed, z)]
+        things += [(p.x, p.z, partial(paint_prop, canvas, p, seconds)) for p in props(self.seed, z)]
         cars = [*now.cars, *parked_cars(self.seed, z)]
         things += [(c.x, c.z - 1.2, partial(paint_car, canvas, c)) for c in cars]
         things += [(b.x, b.z, partial(paint_bicyclist, canvas, b)) for b in now.bicyclists]

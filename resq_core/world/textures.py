@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ __all__ = ["Grain", "rays", "sky"]
 Metres = NDArray[np.floating[Any]]
 
 _SIDE = 256
-_ZENITH = np.array([104, 152, 205], np.float32)
-_LOW_SKY = np.array([214, 226, 236], np.float32)
-_CLOUD = np.array([250, 250, 250], np.float32)
+_ZENITH = np.array([92, 142, 202], np.float32)
+_LOW_SKY = np.array([212, 224, 233], np.float32)
+_CLOUD = np.array([252, 251, 248], np.float32)
+_BELLY = np.array([58, 50, 40], np.float32)  # darker where clouds are thick
 
 
 def _noise(rng: np.random.Generator, octaves: tuple[tuple[int, float], ...]) -> NDArray[np.float32]:
@@ -51,6 +53,15 @@ class Grain:
         """Clouds and stains; a tile has the side 1."""
         return self._look_up(self._soft, u * _SIDE, v * _SIDE)
 
+    def smooth(self, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same as `soft`, without steps between the cells of the table."""
+        u, v = u * np.float32(_SIDE), v * np.float32(_SIDE)
+        a, b = u - np.floor(u), v - np.floor(v)
+        low = self._look_up(self._soft, u, v) * (1 - a) + self._look_up(self._soft, u + 1, v) * a
+        v = v + 1
+        high = self._look_up(self._soft, u, v) * (1 - a) + self._look_up(self._soft, u + 1, v) * a
+        return (low * (1 - b) + high * b).astype(np.float32)
+
     def _look_up(self, table: NDArray[np.float32], u: Metres, v: Metres) -> NDArray[np.float32]:
         found: NDArray[np.float32] = table[
             np.floor(v).astype(np.int64) % _SIDE, np.floor(u).astype(np.int64) % _SIDE
@@ -74,15 +85,20 @@ def rays(camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32], NDAr
     )
 
 
-def sky(camera: Camera, grain: Grain) -> NDArray[np.uint8]:
-    """Sky for every pixel, uint8 [H, W, 3]: a gradient, and clouds on a high ceiling."""
-    right, up, forward = rays(camera)
-    height = np.maximum(up, np.float32(0.02))
-    blue = np.clip(up / 0.75, 0, 1)[..., None] ** 0.7
-    clouds = grain.soft(0.035 * right / height, 0.035 * forward / height)
-    cover = np.clip(0.35 + 0.55 * clouds, 0, 1)[..., None] * np.clip(up * 6, 0, 1)[..., None]
+def sky(camera: Camera, grain: Grain, seconds: float) -> NDArray[np.uint8]:
+    """Sky, uint8 [H / 2, W / 2, 3]: a gradient, and clouds that drift on a high ceiling."""
+    half = (camera.size[0] // 2, camera.size[1] // 2)
+    right, up, forward = rays(replace(camera, size=half))
+    height = np.maximum(up, np.float32(0.03)) + np.float32(0.08)
+    u = 0.045 * right / height + 0.0009 * seconds
+    v = 0.06 * forward / height
+    thick = grain.smooth(u, v) + 0.35 * grain.smooth(3.1 * u, 3.1 * v)
+    cover = np.clip(0.30 + 0.62 * thick, 0, 1)
+    cover = (cover * cover * (3 - 2 * cover) * np.clip(up * 7, 0, 1))[..., None]
+    blue = np.clip(up / 0.7, 0, 1)[..., None] ** 0.65
     colour = _LOW_SKY + (_ZENITH - _LOW_SKY) * blue
-    painted: NDArray[np.uint8] = np.clip(colour + (_CLOUD - colour) * cover * 0.85, 0, 255).astype(
+    cloud = _CLOUD - np.clip(thick - 0.4, 0, 1)[..., None] * _BELLY
+    painted: NDArray[np.uint8] = np.clip(colour + (cloud - colour) * cover * 0.9, 0, 255).astype(
         np.uint8
     )
     return painted

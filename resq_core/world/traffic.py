@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from resq_core.world.bicyclists import Bicyclist
+from resq_core.world.cars import Car
 from resq_core.world.ground import CROSSING
 from resq_core.world.people import Walker
 from resq_core.world.plan import LEFT_LANE, PARKING, PATH, RIGHT_LANE
 from resq_core.world.ring import LENGTH, place, randomness
-from resq_core.world.vehicles import Bicyclist, Car
 
 __all__ = ["Traffic", "parked_cars", "traffic"]
 
