@@ -6,8 +6,8 @@ STAMP  := $(VENV)/.installed
 CLIP   ?=
 ARGS   ?=
 
-# threads that spin while they wait starve everything else on a small machine
-export OMP_WAIT_POLICY ?= PASSIVE
+# threads that spin for long while they wait starve everything else on a small machine
+export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test bench lint format clean

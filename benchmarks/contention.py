@@ -3,7 +3,7 @@
     python benchmarks/contention.py
 
 Runs the float street network with one thread per core while another process keeps one core busy,
-and without, each with OMP_WAIT_POLICY ACTIVE, PASSIVE (what the service sets) and unset.
+and without, each with GOMP_SPINCOUNT unset, 1000 (what the service sets), and no spinning at all.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ print(sorted(times)[len(times) // 2])
 """
 
 
-def measure(policy: str | None) -> float:
+def measure(spins: str | None) -> float:
     """The median in a fresh process."""
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    if policy is not None:
-        environment["OMP_WAIT_POLICY"] = policy
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    if spins is not None:
+        environment["GOMP_SPINCOUNT"] = spins
     command = [sys.executable, "-c", STEP]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return round(float(done.stdout), 1)
 
 
 def main() -> None:
-    """Print one line of JSON: policy, alone, beside a busy process."""
-    for policy in (None, "ACTIVE", "PASSIVE"):
-        alone = measure(policy)
+    """Print one line of JSON: spins, alone, beside a busy process."""
+    for spins in (None, "1000", "0"):
+        alone = measure(spins)
         busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
         try:
-            beside = measure(policy)
+            beside = measure(spins)
         finally:
             busy.kill()
             busy.wait()
-        print(json.dumps({"policy": policy, "alone_ms": alone, "beside_a_busy_process_ms": beside}))
+        print(json.dumps({"spins": spins, "alone_ms": alone, "beside_a_busy_process_ms": beside}))
 
 
 if __name__ == "__main__":

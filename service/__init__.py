@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch loads OpenMP: its threads spin while they wait, and on a machine that does anything
-# else at the same time (decoding, a browser, another stream) one frame then takes twenty times as
-# long. benchmarks/contention.py measures it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch loads OpenMP: its threads spin for milliseconds while they wait, and on a machine
+# that does anything else at the same time (decoding, a browser, another stream) a frame then takes
+# many times as long. A short spin costs little when alone; benchmarks/contention.py measures both.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -44,6 +44,7 @@ class ActiveStream:
         transport: Transport,
         stream: EngineStream,
         options: StreamStart,
+        lane: Lane,
         halt: Callable[[Stop], None],
     ) -> None:
         self._services, self._protocol, self._transport = services, protocol, transport
@@ -62,7 +63,7 @@ class ActiveStream:
             services.decoders,
             self._drop,
         )
-        self._lane: Lane = services.scheduler.lane()
+        self._lane = lane
         self._updates: list[StreamUpdate] = []
         self._refused: list[EngineError] = []
         self._shape: tuple[int, ...] | None = None

@@ -89,7 +89,7 @@ async def _warm(context: Context) -> None:
         stream.close()
 
     try:
-        await asyncio.to_thread(run)
+        await services.scheduler.lane().run(run)
         context.ready = True
     except Exception:  # not ready is the answer; why stands in the log
         _log.exception("the default model cannot be used")

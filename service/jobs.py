@@ -196,8 +196,8 @@ class Jobs:
             job.upload.unlink(missing_ok=True)
 
     async def _advance(self, job: Job) -> None:
-        work = await asyncio.to_thread(
-            ClipWork, self._engine, job.spec, job.upload, job.folder, self._limits
+        work = await self._lane.run(
+            lambda: ClipWork(self._engine, job.spec, job.upload, job.folder, self._limits)
         )
         try:
             job.expected = work.expected

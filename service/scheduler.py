@@ -34,7 +34,9 @@ class Scheduler:
     """A pool of `workers` threads shared by lanes. The event loop owns it.
 
     A lane has one piece of work waiting or running at most and queues up again behind the others,
-    so that equal lanes take turns. Work of clips runs only where no live work waits.
+    so that equal lanes take turns. Work of clips runs only where no live work waits. Everything
+    that computes belongs here: OpenMP keeps a pool for every thread that uses it, and more pools
+    than cores make each of them slow.
     """
 
     def __init__(self, workers: int) -> None:

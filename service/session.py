@@ -131,15 +131,16 @@ class Session:
             options.policy,
             options.reference,
         )
+        lane = self._services.scheduler.lane()
         try:
-            stream = await asyncio.to_thread(self._services.engine.open, spec)
+            stream = await lane.run(lambda: self._services.engine.open(spec))
         except EngineError as error:
             refused = self._protocol.refuse(
                 "bad_options", str(error), error.field, Close.BAD_OPTIONS
             )
             return await self._refuse(refused)
         self._running = ActiveStream(
-            self._services, self._protocol, self._transport, stream, options, self._halt
+            self._services, self._protocol, self._transport, stream, options, lane, self._halt
         )
         await self._transport.send(self._protocol.started(self._running.started(name)))
         return self._running

@@ -17,6 +17,7 @@ from service.engine import EngineError
 from service.errors import Problem
 from service.jobs import Job, JobsFullError, JobState
 from service.routes.context import Context, Here
+from service.scheduler import Priority
 
 __all__ = ["router"]
 
@@ -43,8 +44,9 @@ async def post_clip(
     spec = here.services.spec(model, precision, period, threshold, policy, reference)
     _check_length(request, config.max_clip_bytes)
     try:
-        opened = await asyncio.to_thread(here.services.engine.open, spec)
-        opened.close()
+        await here.services.scheduler.lane(Priority.CLIP).run(
+            lambda: here.services.engine.open(spec).close()
+        )
         job = here.jobs.create(spec)
     except EngineError as error:
         raise Problem(422, "bad_options", str(error), field=error.field) from error

@@ -1,0 +1,6 @@
+"""A stream and what surrounds its network: pictures in, predictions out, one class per task."""
+
+from resq_core.pipelines.base import Pipeline
+from resq_core.pipelines.segmentation import SegmentationPipeline
+
+__all__ = ["Pipeline", "SegmentationPipeline"]
