@@ -91,8 +91,7 @@ class Bottleneck(nn.Module):
 
 def check_count(name: str, value: object, limit: int) -> None:
     """Raise OptionError unless `value` is a whole number from 1 to `limit`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not 1 <= value <= limit:  # type: ignore[operator]
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
         raise OptionError(f"{name} is {value!r}; it must be a whole number from 1 to {limit}")
 
 
