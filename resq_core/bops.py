@@ -141,14 +141,23 @@ def counted_macs(macs: Mapping[str, int], counting: Counting) -> int:
 
 
 def static_bops(
-    macs: int, keyframe: tuple[int, int], residual: tuple[int, int], period: int
+    macs: float,
+    keyframe: tuple[int, int],
+    residual: tuple[int, int],
+    period: int,
+    frames: int | None = None,
 ) -> float:
-    """Mean bit operations per frame: one keyframe and T − 1 residual frames, fixed bits.
+    """Mean bit operations per frame, with fixed bits.
 
     Args:
         macs: of one dense pass.
         keyframe, residual: (weight bits, activation bits).
         period: T ≥ 1.
+        frames: length N of a clip, whose last window may be partial: ceil(N / T) keyframes.
+            Without it windows are whole.
     """
-    spent = keyframe[0] * keyframe[1] + (period - 1) * residual[0] * residual[1]
-    return macs * spent / period
+    frames = period if frames is None else frames
+    keyframes = -(-frames // period)
+    spent = keyframes * keyframe[0] * keyframe[1]
+    spent += (frames - keyframes) * residual[0] * residual[1]
+    return macs * spent / frames

@@ -14,6 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resq_core.errors import OptionError
+from resq_core.models.layers import (
+    BasicBlock,
+    check_count,
+    conv,
+    conv_norm,
+    initialise,
+    resize_like,
+)
 
 __all__ = ["DDRNet", "ddrnet23", "ddrnet23_slim", "ddrnet39"]
 
@@ -40,46 +48,8 @@ _BASE_39 = _Plan(64, 256, (3, 4), (("3_1", 3, 3, 2), ("3_2", 3, 3, 1), ("4", 3, 
 _SPP_WIDTH = 128
 
 
-def _conv(inputs: int, outputs: int, size: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=bias)
-
-
-def _conv_norm(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
-    return [_conv(inputs, outputs, size, stride), nn.BatchNorm2d(outputs)]
-
-
 def _norm_relu_conv(inputs: int, outputs: int, size: int) -> list[nn.Module]:
-    return [nn.BatchNorm2d(inputs), nn.ReLU(), _conv(inputs, outputs, size)]
-
-
-def _resize_like(x: Tensor, target: Tensor) -> Tensor:
-    height, width = target.shape[-2:]
-    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
-
-
-def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    """The shortcut's convolution, or None where the shortcut is the identity."""
-    if stride == 1 and inputs == outputs:
-        return None
-    return nn.Sequential(*_conv_norm(inputs, outputs, 1, stride))
-
-
-class _Basic(nn.Module):
-    """Two 3x3 convolutions and a shortcut; the last block of a stage leaves its sum signed."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, last: bool) -> None:
-        super().__init__()
-        self.conv1 = _conv(inputs, outputs, 3, stride)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = _conv(outputs, outputs, 3)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = _projection(inputs, outputs, stride)
-        self.last = last
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        y = y + (x if self.downsample is None else self.downsample(x))
-        return y if self.last else F.relu(y)
+    return [nn.BatchNorm2d(inputs), nn.ReLU(), conv(inputs, outputs, size)]
 
 
 class _Bottleneck(nn.Module):
@@ -87,13 +57,13 @@ class _Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = _conv(inputs, inputs, 1)
+        self.conv1 = conv(inputs, inputs, 1)
         self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv2 = _conv(inputs, inputs, 3, stride)
+        self.conv2 = conv(inputs, inputs, 3, stride)
         self.bn2 = nn.BatchNorm2d(inputs)
-        self.conv3 = _conv(inputs, 2 * inputs, 1)
+        self.conv3 = conv(inputs, 2 * inputs, 1)
         self.bn3 = nn.BatchNorm2d(2 * inputs)
-        self.downsample = nn.Sequential(*_conv_norm(inputs, 2 * inputs, 1, stride))
+        self.downsample = nn.Sequential(*conv_norm(inputs, 2 * inputs, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -128,7 +98,7 @@ class _PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scales = [self.scale0(x)]
         for i in range(1, 5):
-            pooled = _resize_like(self.get_submodule(f"scale{i}")(x), x)
+            pooled = resize_like(self.get_submodule(f"scale{i}")(x), x)
             scales.append(self.get_submodule(f"process{i}")(pooled + scales[-1]))
         total: Tensor = self.compression(torch.cat(scales, 1)) + self.shortcut(x)
         return total
@@ -140,9 +110,9 @@ class _Head(nn.Module):
     def __init__(self, inputs: int, width: int, num_classes: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = _conv(inputs, width, 3)
+        self.conv1 = conv(inputs, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv2 = _conv(width, num_classes, 1, bias=True)
+        self.conv2 = conv(width, num_classes, 1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
@@ -150,8 +120,9 @@ class _Head(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    first = _Basic(inputs, outputs, stride, last=blocks == 1)
-    rest = [_Basic(outputs, outputs, 1, last=i == blocks - 1) for i in range(1, blocks)]
+    """Residual blocks, the last of which leaves its sum signed."""
+    first = BasicBlock(inputs, outputs, stride, final_relu=blocks > 1)
+    rest = [BasicBlock(outputs, outputs, final_relu=i < blocks - 1) for i in range(1, blocks)]
     return nn.Sequential(first, *rest)
 
 
@@ -166,10 +137,10 @@ class DDRNet(nn.Module):
         super().__init__()
         width, detail = plan.width, 2 * plan.width
         self.conv1 = nn.Sequential(
-            _conv(3, width, 3, 2, bias=True),
+            conv(3, width, 3, 2, bias=True),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            _conv(width, width, 3, 2, bias=True),
+            conv(width, width, 3, 2, bias=True),
             nn.BatchNorm2d(width),
             nn.ReLU(),
         )
@@ -191,7 +162,7 @@ class DDRNet(nn.Module):
             stage = _stage(widths[-2], widths[-1], deep_blocks, stride)
             self.add_module(f"layer{name}", stage)
         for name, deep in zip(self.stages, widths[1:], strict=True):
-            up = nn.Sequential(*_conv_norm(deep, detail, 1))
+            up = nn.Sequential(*conv_norm(deep, detail, 1))
             self.add_module(f"compression{name}", up)
         for name, deep in zip(self.stages, widths[1:], strict=True):
             self.add_module(f"down{name}", _descent(detail, deep))
@@ -203,7 +174,7 @@ class DDRNet(nn.Module):
         detail = self.get_submodule(f"layer{name}_")(F.relu(detail))
         down = self.get_submodule(f"down{name}")(F.relu(detail))
         up = self.get_submodule(f"compression{name}")(F.relu(deep))
-        return deep + down, detail + _resize_like(up, detail)
+        return deep + down, detail + resize_like(up, detail)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         deep = self.layer2(F.relu(self.layer1(self.conv1(x))))
@@ -213,7 +184,7 @@ class DDRNet(nn.Module):
             deep, detail = self._exchange(name, deep, detail)
         detail = self.layer5_(F.relu(detail))
         context = self.spp(self.layer5(F.relu(deep)))
-        logits: Tensor = self.final_layer(_resize_like(context, detail) + detail)
+        logits: Tensor = self.final_layer(resize_like(context, detail) + detail)
         if self.seghead_extra is None:
             return logits
         return logits, self.seghead_extra(shared)
@@ -225,29 +196,18 @@ def _descent(inputs: int, outputs: int) -> nn.Sequential:
     width = inputs
     while width < outputs:
         layers += [nn.ReLU()] if layers else []
-        layers += _conv_norm(width, 2 * width, 3, 2)
+        layers += conv_norm(width, 2 * width, 3, 2)
         width *= 2
     return nn.Sequential(*layers)
 
 
 def _build(plan: _Plan, num_classes: int, aux_head: bool) -> DDRNet:
-    whole = isinstance(num_classes, int) and not isinstance(num_classes, bool)
-    if not whole or not 1 <= num_classes <= _MAX_CLASSES:
-        raise OptionError(
-            f"num_classes is {num_classes!r}; it must be a whole number from 1 to {_MAX_CLASSES}"
-        )
+    check_count("num_classes", num_classes, _MAX_CLASSES)
     if not isinstance(aux_head, bool):
         raise OptionError(f"aux_head is {aux_head!r}; it must be True or False")
     net = DDRNet(plan, num_classes, aux_head)
-    _initialise(net)
+    initialise(net)
     return net
-
-
-def _initialise(net: nn.Module) -> None:
-    """He initialisation; biases and batch norms keep PyTorch's own."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def ddrnet23_slim(num_classes: int = 19, aux_head: bool = False) -> DDRNet:

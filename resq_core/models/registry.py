@@ -10,6 +10,15 @@ from torch import nn
 
 from resq_core.errors import OptionError, UnknownModelError
 from resq_core.models.ddrnet import ddrnet23, ddrnet23_slim, ddrnet39
+from resq_core.models.hrnet import (
+    hrnet_w18,
+    hrnet_w18_small,
+    hrnet_w18_small_v1,
+    hrnet_w32_pose,
+    hrnet_w48,
+    hrnet_w48_pose,
+)
+from resq_core.models.stm import stm
 
 __all__ = ["architecture_of", "build", "names"]
 
@@ -19,6 +28,13 @@ _BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "ddrnet23": ddrnet23,
     "ddrnet23_slim": ddrnet23_slim,
     "ddrnet39": ddrnet39,
+    "hrnet_w18": hrnet_w18,
+    "hrnet_w18_small": hrnet_w18_small,
+    "hrnet_w18_small_v1": hrnet_w18_small_v1,
+    "hrnet_w32_pose": hrnet_w32_pose,
+    "hrnet_w48": hrnet_w48,
+    "hrnet_w48_pose": hrnet_w48_pose,
+    "stm": stm,
 }
 
 
@@ -30,8 +46,9 @@ def names() -> tuple[str, ...]:
 def build(name: str, **options: object) -> nn.Module:
     """A float network in training mode with fresh weights.
 
-    Options are the builder's own: every DDRNet takes `num_classes` (1 to 10,000, default 19)
-    and `aux_head` (default False).
+    Options are the builder's own: every network for segmentation takes `num_classes` (1 to
+    10,000, default 19), every DDRNet also `aux_head` (default False), every network for pose
+    `num_joints` (1 to 1,000, default 17); `stm` takes none.
 
     Raises UnknownModelError for a name that is not registered, and OptionError for an option
     that the network does not have or whose value is out of range.
@@ -43,7 +60,8 @@ def build(name: str, **options: object) -> nn.Module:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise OptionError(
-            f"{name} has no option {', '.join(unknown)}; its options are: {', '.join(known)}"
+            f"{name} has no option {', '.join(unknown)}; "
+            f"its options are: {', '.join(known) or 'none'}"
         )
     module = builder(**options)
     setattr(module, _MARK, {"name": name, "options": dict(options)})

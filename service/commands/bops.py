@@ -24,15 +24,13 @@ def bops(
         return
     table = Table("table", "row", "counting", "unit", "paper", "ours", "relative")
     for row in rows:
-        ours = row.get("note", "") if row["ours"] is None else f"{row['ours']:.3f}"
-        relative = "" if row["relative"] is None else f"{row['relative']:+.1%}"
         table.add_row(
             row["table"],
             row["row"],
             row["counting"],
             row["unit"],
             f"{row['paper']}",
-            ours,
-            relative,
+            f"{row['ours']:.3f}",
+            f"{row['relative']:+.1%}",
         )
     Console().print(table)

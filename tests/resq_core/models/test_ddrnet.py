@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resq_core.models import build
+from tests.resq_core.models.golden import (
+    assert_golden,
+    conv_rows,
+    drawn,
+    fill,
+    golden,
+    manifest_of,
+)
 
 NAMES = ("ddrnet23_slim", "ddrnet23", "ddrnet39")
 CASES = [
@@ -22,50 +27,6 @@ CASES = [
     ("ddrnet23", "augment_false_128x256"),
     ("ddrnet39", "augment_false_128x256"),
 ]
-
-
-def golden(shared: Path, name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((shared / "golden" / f"{name}.json").read_text())
-    return loaded
-
-
-def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    generator = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
-    return np.asarray(generator.standard_normal(shape))
-
-
-def filled_value(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    z = drawn(key, shape)
-    if key.endswith("running_var"):
-        return 1 + 0.1 * np.abs(z)
-    if key.endswith(("running_mean", "bias")):
-        return 0.1 * z
-    if len(shape) == 1:
-        return 0.5 * (1 + 0.1 * z)
-    return z * np.sqrt(2 / np.prod(shape[1:]))
-
-
-def fill(net: nn.Module) -> str:
-    """Fill by the kit's rule; the digest of what was filled, in state-dict order."""
-    digest = hashlib.sha256()
-    state = net.state_dict()
-    for key, tensor in state.items():
-        if key.endswith("num_batches_tracked"):
-            tensor.fill_(1)
-            continue
-        value = filled_value(key, tuple(tensor.shape)).astype("<f4")
-        digest.update(value.tobytes())
-        tensor.copy_(torch.from_numpy(value))
-    return digest.hexdigest()
-
-
-def assert_golden(got: Tensor, want: dict[str, Any], what: str) -> None:
-    assert list(got.shape) == want["shape"], what
-    values = got.flatten()[want["positions"]].double()
-    gap = (values - torch.tensor(want["values"], dtype=torch.float64)).abs().max().item()
-    assert gap <= 1e-4 * want["std"], f"{what}: {gap} against a std of {want['std']}"
-    assert abs(got.double().mean().item() - want["mean"]) <= 1e-4 * want["std"], what
-    assert abs(got.double().std(correction=0).item() - want["std"]) <= 1e-4 * want["std"], what
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
@@ -104,26 +65,7 @@ def test_keys_shapes_types_and_order(shared: Path, name: str, aux: bool) -> None
         manifest = manifest[:head] + record["aux_head_manifest_extra"] + manifest[head:]
     with torch.device("meta"):
         state = build(name, aux_head=aux).state_dict()
-    got = [[k, list(v.shape), str(v.dtype).removeprefix("torch.")] for k, v in state.items()]
-    assert got == manifest
-
-
-def conv_rows(net: nn.Module, x: Tensor) -> list[list[Any]]:
-    """Per convolution in execution order: name, multiply-adds, input and output shape."""
-    rows: list[list[Any]] = []
-
-    def note(name: str) -> Any:
-        def hook(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
-            macs = output.numel() * conv.weight[0].numel()
-            rows.append([name, macs, list(inputs[0].shape), list(output.shape)])
-
-        return hook
-
-    for name, module in net.named_modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(note(name))
-    net(x)
-    return rows
+    assert manifest_of(state) == manifest
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,18 @@ from resq_core.models import build, names
 
 
 def test_names() -> None:
-    assert names() == ("ddrnet23", "ddrnet23_slim", "ddrnet39")
+    assert names() == (
+        "ddrnet23",
+        "ddrnet23_slim",
+        "ddrnet39",
+        "hrnet_w18",
+        "hrnet_w18_small",
+        "hrnet_w18_small_v1",
+        "hrnet_w32_pose",
+        "hrnet_w48",
+        "hrnet_w48_pose",
+        "stm",
+    )
 
 
 def test_unknown_name_lists_what_exists() -> None:

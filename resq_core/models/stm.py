@@ -1,0 +1,294 @@
+"""STM (Oh et al., 2019): objects in a video, found by attention over remembered frames.
+
+The parts are modules of their own, so that a pipeline can run them apart: `Encoder_M` and
+`KV_M_r4` turn a frame and its masks into memory, `Encoder_Q` and `KV_Q_r4` turn a new frame into
+a query, `Memory` reads, `Decoder` gives each object's logits. `memorize` and `segment` put them
+together. Nothing is kept between calls: the memory is the caller's. Module names and their order
+are those of the published checkpoint.
+
+Slots: masks, memories and logits have K slots, 0 for the background and 1 to K − 1 for objects,
+of which the first `num_objects` are in use.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resq_core.errors import InputError, OptionError
+from resq_core.models.layers import Bottleneck, conv, initialise, resize_like
+from resq_core.models.objects import (
+    STRIDE,
+    aggregate,
+    crop,
+    object_masks,
+    pad_to_stride,
+    to_slots,
+)
+
+__all__ = ["STM", "Decoder", "FrameEncoder", "KeyValue", "MaskEncoder", "MemoryRead", "stm"]
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_KEY, _VALUE, _FEATURES = 128, 512, 1024
+_DECODER = 256
+
+
+def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    outputs = Bottleneck.expansion * width
+    first = Bottleneck(inputs, width, stride)
+    return nn.Sequential(first, *(Bottleneck(outputs, width) for _ in range(1, blocks)))
+
+
+class _Encoder(nn.Module):
+    """The first three stages of ResNet-50, with the ImageNet normalisation inside."""
+
+    mean: Tensor
+    std: Tensor
+
+    def _add_backbone(self) -> None:
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
+        self.conv1 = conv(3, 64, 7, 2)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.res2 = _stage(64, 64, 3, 1)
+        self.res3 = _stage(256, 128, 4, 2)
+        self.res4 = _stage(512, 256, 6, 2)
+
+    def _stem(self, frame: Tensor) -> Tensor:
+        stem: Tensor = self.conv1((frame - self.mean) / self.std)
+        return stem
+
+    def _stages(self, stem: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features at 1/16, 1/8 and 1/4."""
+        x = F.max_pool2d(F.relu(self.bn1(stem)), 3, 2, 1)
+        r2 = self.res2(x)
+        r3 = self.res3(r2)
+        return self.res4(r3), r3, r2
+
+
+class MaskEncoder(_Encoder):
+    """Encoder M: a frame and one object's masks.
+
+    Input: frame float32 [1 or N, 3, H, W], RGB from 0 to 1; mask and others, float32 [N, H, W]
+    from 0 to 1: the object itself, and all other objects together. H and W are multiples of 16.
+    Output: [N, 1024, H / 16, W / 16]. A frame given once is encoded once before the masks differ.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1_m = conv(1, 64, 7, 2)
+        self.conv1_o = conv(1, 64, 7, 2)
+        self._add_backbone()
+
+    def forward(self, frame: Tensor, mask: Tensor, others: Tensor) -> Tensor:
+        stem = self._stem(frame)
+        stem = stem + self.conv1_m(mask.unsqueeze(1)) + self.conv1_o(others.unsqueeze(1))
+        return self._stages(stem)[0]
+
+
+class FrameEncoder(_Encoder):
+    """Encoder Q: a frame, float32 [N, 3, H, W], RGB from 0 to 1, H and W multiples of 16.
+
+    Output: r4 [N, 1024, H / 16, W / 16], r3 [N, 512, H / 8, W / 8], r2 [N, 256, H / 4, W / 4].
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._add_backbone()
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._stages(self._stem(frame))
+
+
+class KeyValue(nn.Module):
+    """Features [N, 1024, h, w] to a key [N, 128, h, w] and a value [N, 512, h, w]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Key = conv(_FEATURES, _KEY, 3, bias=True)
+        self.Value = conv(_FEATURES, _VALUE, 3, bias=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.Key(x), self.Value(x)
+
+
+class MemoryRead(nn.Module):
+    """Attention of a new frame's pixels over all remembered pixels of each object.
+
+    Input: keys [N, 128, T, h, w] and values [N, 512, T, h, w] of N objects over T frames, the
+    query's key [1 or N, 128, h, w] and value [1 or N, 512, h, w].
+    Output: [N, 1024, h, w], the value read and then the query's own.
+    """
+
+    def forward(self, keys: Tensor, values: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        attention = self.attention(keys, key)
+        read = torch.matmul(values.flatten(2), attention).view(*values.shape[:2], *value.shape[2:])
+        return torch.cat([read, value.expand(read.shape[0], -1, -1, -1)], 1)
+
+    def attention(self, keys: Tensor, key: Tensor) -> Tensor:
+        """Weights [N, T · h · w, h · w], which sum to 1 over the remembered pixels."""
+        scores = torch.matmul(keys.flatten(2).transpose(1, 2), key.flatten(2))
+        return F.softmax(scores / math.sqrt(keys.shape[1]), dim=1)
+
+
+class _Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))): the sum stays signed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = conv(width, width, 3, bias=True)
+        self.conv2 = conv(width, width, 3, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        return total
+
+
+class _Refine(nn.Module):
+    """Twice the resolution, with the frame's own finer features added.
+
+    Those features may have a batch of 1: they are then refined once for all objects.
+    """
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.convFS = conv(inputs, width, 3, bias=True)
+        self.ResFS = _Residual(width)
+        self.ResMM = _Residual(width)
+
+    def forward(self, features: Tensor, coarse: Tensor) -> Tensor:
+        skip = self.ResFS(self.convFS(features))
+        fine: Tensor = self.ResMM(skip + resize_like(coarse, skip))
+        return fine
+
+
+class Decoder(nn.Module):
+    """What was read from memory, and the frame's finer features, to logits.
+
+    Input: read [N, 1024, h, w], r3 [1 or N, 512, 2h, 2w], r2 [1 or N, 256, 4h, 4w].
+    Output: [N, 2, 16h, 16w]: not the object, the object.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convFM = conv(2 * _VALUE, _DECODER, 3, bias=True)
+        self.ResMM = _Residual(_DECODER)
+        self.RF3 = _Refine(512, _DECODER)
+        self.RF2 = _Refine(256, _DECODER)
+        self.pred2 = conv(_DECODER, 2, 3, bias=True)
+
+    def forward(self, read: Tensor, r3: Tensor, r2: Tensor) -> Tensor:
+        m4 = self.ResMM(self.convFM(read))
+        m2 = self.RF2(r2, self.RF3(r3, m4))
+        logits = self.pred2(F.relu(m2))
+        return F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+
+
+class STM(nn.Module):
+    """Space-Time Memory network: 38.9 M parameters, stateless. See the module docstring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Encoder_M = MaskEncoder()
+        self.Encoder_Q = FrameEncoder()
+        self.KV_M_r4 = KeyValue()
+        self.KV_Q_r4 = KeyValue()
+        self.Memory = MemoryRead()
+        self.Decoder = Decoder()
+
+    def memorize(self, frame: Tensor, masks: Tensor, num_objects: int) -> tuple[Tensor, Tensor]:
+        """A frame and its masks as memory.
+
+        Args:
+            frame: float32 [1, 3, H, W], RGB from 0 to 1, any H and W from 1.
+            masks: [1, K, H, W] from 0 to 1, one slot each, hard or soft.
+            num_objects: 1 to K − 1.
+
+        Returns:
+            keys [1, K, 128, 1, h, w] and values [1, K, 512, 1, h, w], h = ceil(H / 16) and
+            w = ceil(W / 16); slots not in use are zeros. Frames are joined along dimension 3.
+
+        Raises:
+            InputError: for a frame or masks of another shape or type.
+            OptionError: for `num_objects` out of range.
+        """
+        _check_frame(frame)
+        if masks.ndim != 4 or masks.shape[0] != 1 or masks.shape[2:] != frame.shape[2:]:
+            height, width = frame.shape[2:]
+            raise InputError(
+                f"the masks have shape {list(masks.shape)}; expected [1, K, {height}, {width}]"
+            )
+        slots = masks.shape[1]
+        _check_objects(num_objects, slots)
+        mask, others = object_masks(pad_to_stride(masks.to(frame.dtype)), num_objects)
+        features = self.Encoder_M(pad_to_stride(frame), mask, others)
+        key, value = self.KV_M_r4(features)
+        return to_slots(key, slots).unsqueeze(3), to_slots(value, slots).unsqueeze(3)
+
+    def segment(self, frame: Tensor, keys: Tensor, values: Tensor, num_objects: int) -> Tensor:
+        """The objects of a memory in a new frame.
+
+        Args:
+            frame: float32 [1, 3, H, W], RGB from 0 to 1, any H and W from 1.
+            keys, values: [1, K, 128, T, h, w] and [1, K, 512, T, h, w], as `memorize` gives them.
+            num_objects: 1 to K − 1.
+
+        Returns:
+            Logits [1, K, H, W], −16.1 to 15.9; a softmax over dimension 1 gives the next masks.
+
+        Raises:
+            InputError: for a frame or memory of another shape or type.
+            OptionError: for `num_objects` out of range.
+        """
+        _check_frame(frame)
+        _check_memory(keys, values, frame)
+        _check_objects(num_objects, keys.shape[1])
+        r4, r3, r2 = self.Encoder_Q(pad_to_stride(frame))
+        used = slice(1, num_objects + 1)
+        read = self.Memory(keys[0, used], values[0, used], *self.KV_Q_r4(r4))
+        probabilities = F.softmax(self.Decoder(read, r3, r2), dim=1)[:, 1]
+        height, width = frame.shape[2:]
+        return crop(aggregate(probabilities, keys.shape[1]), height, width)
+
+    def forward(self, frame: Tensor, keys: Tensor, values: Tensor, num_objects: int) -> Tensor:
+        """`segment`."""
+        return self.segment(frame, keys, values, num_objects)
+
+
+def _check_frame(frame: Tensor) -> None:
+    if frame.ndim != 4 or frame.shape[:2] != (1, 3) or 0 in frame.shape:
+        raise InputError(f"the frame has shape {list(frame.shape)}; expected [1, 3, H, W]")
+    if not frame.is_floating_point():
+        raise InputError(f"the frame is {frame.dtype}; expected floating point from 0 to 1")
+
+
+def _check_memory(keys: Tensor, values: Tensor, frame: Tensor) -> None:
+    size = tuple(-(-length // STRIDE) for length in frame.shape[2:])
+    shared = (keys.shape[1], keys.shape[3]) if keys.ndim == 6 else (0, 0)
+    for what, memory, width in (("keys", keys, _KEY), ("values", values, _VALUE)):
+        expected = (1, shared[0], width, shared[1], *size)
+        if memory.shape != expected or 0 in expected:
+            raise InputError(
+                f"the {what} have shape {list(memory.shape)}; expected "
+                f"[1, K, {width}, T, {size[0]}, {size[1]}] for this frame, K and T alike in both"
+            )
+
+
+def _check_objects(num_objects: int, slots: int) -> None:
+    whole = isinstance(num_objects, int) and not isinstance(num_objects, bool)
+    if not whole or not 1 <= num_objects < slots:
+        raise OptionError(
+            f"num_objects is {num_objects!r}; it must be a whole number from 1 to {slots - 1}, "
+            f"because there are {slots} slots and slot 0 is the background"
+        )
+
+
+def stm() -> STM:
+    """STM: 179 G multiply-adds at 480x864 for one object, the memory read not counted."""
+    net = STM()
+    initialise(net)
+    return net
