@@ -66,7 +66,6 @@ class ActiveStream:
         self._lane = lane
         self._updates: list[StreamUpdate] = []
         self._refused: list[EngineError] = []
-        self._shape: tuple[int, ...] | None = None
         self._opened, self._cache = time.perf_counter(), 0
         services.metrics.streams_active.labels(self._model).inc()
 
@@ -135,9 +134,6 @@ class ActiveStream:
 
     async def _step(self, ready: Ready) -> None:
         anchor = "requested" if Flags.ANCHOR in ready.flags else None
-        if self._shape not in (None, ready.image.shape):
-            anchor = "size_changed"
-            self.outbox.text(dump(Reset(reason=anchor)))
         updates, self._updates = self._updates, []
         try:
             result = await self._lane.run(lambda: self._work(ready, anchor, updates))
@@ -149,8 +145,9 @@ class ActiveStream:
         if result is None:
             self._drop(ready.seq, "deadline", None)
             return
-        self._shape = ready.image.shape
         self._count(result.meta)
+        if result.meta.anchor_reason == "size_changed":
+            self.outbox.text(dump(Reset(reason="size_changed")))
         displaced = self.outbox.result(result)
         if displaced is not None:
             self._drop(displaced.meta.seq, "slow_reader", None)

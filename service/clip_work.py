@@ -41,7 +41,6 @@ class ClipWork:
     ) -> None:
         self._card = engine.card(spec.model)
         self._started = time.perf_counter()
-        self._shape: tuple[int, ...] | None = None
         self._canvas = (0, 0)
         self._video: VideoWriter | None = None
         self._folder = folder
@@ -79,16 +78,13 @@ class ClipWork:
         if frame is None:
             return False
         self.frames += 1
-        shape = frame.image.shape
-        anchor = "size_changed" if self._shape not in (None, shape) else None
         start = time.perf_counter()
         try:
-            out = self._stream.step(frame.image, True, False, anchor)
+            out = self._stream.step(frame.image, True, False, None)
         except FrameError as error:
             self.drops += 1
             self._write({"index": frame.index, "pts_us": frame.pts_us, "drop": str(error)})
             return True
-        self._shape = shape
         self.results += 1
         self._write(_figures(frame, out, 1000 * (time.perf_counter() - start)))
         self._draw(frame.image, out)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resq_core import QuantizedModel, Stream, zoo
+from resq_core import QuantizedModel, zoo
 from resq_core.errors import (
     CalibrationError,
     InputError,
@@ -24,6 +24,7 @@ from resq_core.errors import (
     ResqError,
     UnknownModelError,
 )
+from resq_core.pipelines import Pipeline, SegmentationPipeline
 from resq_core.tasks.segmentation import SegmentationTask
 from resq_core.zoo import ModelCard
 from service.messages import Bops
@@ -210,7 +211,8 @@ class LocalEngine:
             )
         except ResqError as error:
             _refuse(error)
-        return LocalStream(card, stream)
+        task = SegmentationTask(card.classes, card.palette, card.input_size, card.mean, card.std)
+        return LocalStream(card.name, SegmentationPipeline(stream, task))
 
     def _model(self, name: str) -> QuantizedModel:
         with self._lock:
@@ -222,19 +224,16 @@ class LocalEngine:
 class LocalStream:
     """An `EngineStream` of this process."""
 
-    def __init__(self, card: ModelCard, stream: Stream) -> None:
-        self._name, self._stream = card.name, stream
-        self._task = SegmentationTask(
-            card.classes, card.palette, card.input_size, card.mean, card.std
-        )
+    def __init__(self, model: str, pipeline: Pipeline) -> None:
+        self._model, self._pipeline = model, pipeline
 
     @property
     def spec(self) -> StreamSpec:
         """The options in force, nothing None."""
-        options = self._stream.options
+        options = self._pipeline.options
         return StreamSpec(
-            model=self._name,
-            precision=str(self._stream.precision),
+            model=self._model,
+            precision=str(self._pipeline.precision),
             period=options.period,
             threshold=options.policy.threshold,
             policy=str(options.policy.form),
@@ -244,7 +243,7 @@ class LocalStream:
     @property
     def totals(self) -> StreamTotals:
         """Sums so far."""
-        t = self._stream.totals
+        t = self._pipeline.totals
         return StreamTotals(
             frames=t.frames,
             anchors=t.anchors,
@@ -259,21 +258,17 @@ class LocalStream:
     @property
     def nbytes(self) -> int:
         """Bytes of state held."""
-        return self._stream.nbytes
+        return self._pipeline.nbytes
 
     def step(self, image: Picture, bit_map: bool, layers: bool, anchor: str | None) -> StepOutput:
         """Run a frame; `anchor` is a reason to run it as a ResQ keyframe. Raises FrameError."""
         try:
-            x = self._task.preprocess(image)
-            r = self._stream.step(x, bit_map=bit_map, layers=layers, anchor=anchor)
-            logits = r.output if isinstance(r.output, torch.Tensor) else r.output[0]
-            height, width = image.shape[:2]
-            ids = self._task.postprocess(logits, (height, width))
+            r = self._pipeline.step(image, bit_map, layers, anchor)
         except InputError as error:
             raise FrameError(str(error)) from error
         b = r.bops
         return StepOutput(
-            ids=ids,
+            ids=r.output,
             index=r.index,
             is_anchor=r.is_anchor,
             anchor_reason=r.reason,
@@ -288,13 +283,13 @@ class LocalStream:
     def update(self, period: int | None, threshold: float | None) -> None:
         """Change options from the next frame on. Raises EngineError and changes nothing."""
         try:
-            self._stream.update(period=period, threshold=threshold)
+            self._pipeline.update(period=period, threshold=threshold)
         except ResqError as error:
             _refuse(error)
 
     def close(self) -> None:
         """Free the state."""
-        self._stream.close()
+        self._pipeline.close()
 
 
 def _facts(layer: Any) -> dict[str, Any]:
