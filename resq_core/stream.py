@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from resq_core.bops import FrameBops, LayerReport, Totals
+from resq_core.bops import Counting, FrameBops, LayerReport, Totals
 from resq_core.errors import OptionError, StreamClosedError
 from resq_core.graph_cache import check_inputs
 from resq_core.policy import Policy
@@ -88,6 +88,7 @@ class StepResult:
             residual frames.
         index: frames before this one in the stream.
         bops: bit operations beside their baselines, every layer counted.
+        bops_paper: the same as the paper's tables count: without the first and the last layer.
         mean_bits: activation bits averaged over layers by their MACs, 0 to 8.
         active_fraction: output pixels computed, halo included, weighted by MACs, 0 to 1.
         clipped_fraction: residual values that the top quantizer clamped, weighted by MACs.
@@ -101,6 +102,7 @@ class StepResult:
     reason: str | None
     index: int
     bops: FrameBops
+    bops_paper: FrameBops
     mean_bits: float
     active_fraction: float
     clipped_fraction: float
@@ -114,7 +116,7 @@ class Stream:
     def __init__(self, runtime: Runtime, precision: Precision, options: StreamOptions) -> None:
         self._runtime, self._precision, self._options = runtime, precision, options
         self._state = StreamState()
-        self._totals = Totals()
+        self._totals, self._totals_paper = Totals(), Totals()
         self._closed = False
 
     @property
@@ -129,8 +131,13 @@ class Stream:
 
     @property
     def totals(self) -> Totals:
-        """Running sums over all frames so far."""
+        """Running sums over all frames so far, every layer counted."""
         return self._totals
+
+    @property
+    def totals_paper(self) -> Totals:
+        """The same without each frame's first and last layer, as the paper counts."""
+        return self._totals_paper
 
     @property
     def nbytes(self) -> int:
@@ -214,6 +221,7 @@ class Stream:
 
     def _result(self, run: FrameRun, reason: str | None, layers: bool) -> StepResult:
         bops = FrameBops.of(run.layers)
+        bops_paper = FrameBops.of(run.layers, Counting.PAPER)
         macs = sum(r.macs for r in run.layers) or 1
 
         def weighted(field: str) -> float:
@@ -222,12 +230,14 @@ class Stream:
         mean_bits = weighted("mean_bits")
         index = self._totals.frames
         self._totals.add(bops, mean_bits, reason is not None)
+        self._totals_paper.add(bops_paper, mean_bits, reason is not None)
         return StepResult(
             output=run.output,
             is_anchor=reason is not None,
             reason=reason,
             index=index,
             bops=bops,
+            bops_paper=bops_paper,
             mean_bits=mean_bits,
             active_fraction=weighted("active_fraction"),
             clipped_fraction=weighted("clipped_fraction"),
