@@ -144,6 +144,12 @@ class Stream:
         """Bytes of keyframe activations that the stream holds."""
         return self._state.nbytes
 
+    @property
+    def anchor_due(self) -> bool:
+        """The clock makes the next frame a keyframe, whatever the frame holds."""
+        since = self._state.since_anchor
+        return since == 0 or self._precision.is_frame or since >= self._options.period
+
     def update(self, period: int | None = None, threshold: float | None = None) -> None:
         """Change the period T or the policy threshold from the next frame on.
 
@@ -200,9 +206,7 @@ class Stream:
             return "size_changed"
         if given is not None:
             return given
-        if self._precision.is_frame or state.since_anchor >= self._options.period:
-            return "period"
-        return None
+        return "period" if self.anchor_due else None
 
     def _run(self, inputs: Sequence[Tensor], is_anchor: bool, bit_map: bool) -> FrameRun:
         state, runtime, options = self._state, self._runtime, self._options
