@@ -87,7 +87,7 @@ class ActiveStream:
 
     def started(self, name: str) -> Started:
         """The answer to `stream.start`."""
-        spec, options = self._stream.spec, self._options
+        spec, options, joints = self._stream.spec, self._options, self._card.joint_set
         return Started.model_validate(
             {
                 "id": name,
@@ -103,7 +103,9 @@ class ActiveStream:
                 "input": options.input,
                 "outputs": options.outputs,
                 "classes": self._card.classes,
-                "palette": self._card.palette,
+                "palette": self._card.colours,
+                "joints": joints.names if joints else (),
+                "skeleton": joints.skeleton if joints else (),
                 "credits": self._services.config.credits,
             }
         )
@@ -161,7 +163,7 @@ class ActiveStream:
             return None
         out = self._stream.step(ready.image, outputs.bit_map, outputs.layers, anchor)
         inferred = time.perf_counter()
-        named = encode_blobs(out, outputs, self._card.palette)
+        named = encode_blobs(out, outputs, self._card.colours)
         timings = Timings(
             receive=_ms(ready.received, ready.decode_start),
             decode=_ms(ready.decode_start, ready.decoded),
@@ -175,7 +177,7 @@ class ActiveStream:
 
     def _apply(self, update: StreamUpdate) -> None:
         try:
-            self._stream.update(update.period, update.threshold)
+            self._stream.update(update)
             self._outputs = update.outputs or self._outputs
         except EngineError as error:
             self._refused.append(error)
