@@ -19,6 +19,7 @@ __all__ = [
     "counted_macs",
     "policy_cost",
     "static_bops",
+    "weighted_mean",
 ]
 
 T = TypeVar("T")
@@ -144,6 +145,12 @@ def counted_macs(macs: Mapping[str, int], counting: Counting) -> int:
 
 def _counted(layers: Sequence[T], counting: Counting) -> Sequence[T]:
     return layers if counting is Counting.ALL else layers[1:-1]
+
+
+def weighted_mean(layers: Sequence[LayerReport], attribute: str) -> float:
+    """The mean of one of the layers' attributes, weighted by their MACs; 0 without layers."""
+    macs = sum(r.macs for r in layers) or 1
+    return sum(r.macs * float(getattr(r, attribute)) for r in layers) / macs
 
 
 def static_bops(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from resq_core.bops import Counting, FrameBops, LayerReport, Totals
+from resq_core.bops import Counting, FrameBops, LayerReport, Totals, weighted_mean
 from resq_core.errors import OptionError, StreamClosedError
 from resq_core.graph_cache import check_inputs
 from resq_core.policy import Policy
@@ -176,7 +176,8 @@ class Stream:
             x: float32 input of the network, e.g. [1, 3, H, W]; a sequence for several inputs.
             bit_map: also return where the bits went.
             layers: also return a report per layer.
-            anchor: a reason to run this frame as a keyframe whatever the clock says.
+            anchor: a reason to run this frame as a keyframe whatever the clock says; it is what
+                the result then names, also where the size has changed.
 
         Raises:
             InputError: the frame is unusable; the stream goes on as if it had not come.
@@ -203,7 +204,7 @@ class Stream:
         if state.since_anchor == 0:
             return "first_frame" if self._totals.frames == 0 else given or "restart"
         if state.input_shapes != tuple(tuple(t.shape) for t in inputs):
-            return "size_changed"
+            return given or "size_changed"
         if given is not None:
             return given
         return "period" if self.anchor_due else None
@@ -226,12 +227,7 @@ class Stream:
     def _result(self, run: FrameRun, reason: str | None, layers: bool) -> StepResult:
         bops = FrameBops.of(run.layers)
         bops_paper = FrameBops.of(run.layers, Counting.PAPER)
-        macs = sum(r.macs for r in run.layers) or 1
-
-        def weighted(field: str) -> float:
-            return sum(r.macs * float(getattr(r, field)) for r in run.layers) / macs
-
-        mean_bits = weighted("mean_bits")
+        mean_bits = weighted_mean(run.layers, "mean_bits")
         index = self._totals.frames
         self._totals.add(bops, mean_bits, reason is not None)
         self._totals_paper.add(bops_paper, mean_bits, reason is not None)
@@ -243,8 +239,8 @@ class Stream:
             bops=bops,
             bops_paper=bops_paper,
             mean_bits=mean_bits,
-            active_fraction=weighted("active_fraction"),
-            clipped_fraction=weighted("clipped_fraction"),
+            active_fraction=weighted_mean(run.layers, "active_fraction"),
+            clipped_fraction=weighted_mean(run.layers, "clipped_fraction"),
             bit_map=run.bit_map,
             layers=run.layers if layers else None,
         )
