@@ -94,7 +94,7 @@ class VosStart(_Message):
 
     png: str | None = None
     objects: Annotated[list[ObjectMask], Field(max_length=MAX_OBJECTS)] = []
-    memory_limit: Annotated[int, Field(ge=1, le=64)] | None = None
+    memory_limit: Annotated[int, Field(ge=1, le=64)] = 10
 
 
 class StreamStart(_Message):

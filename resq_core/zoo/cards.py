@@ -7,11 +7,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from resq_core.tasks import AIC14, COCO17, JHMDB15, MPII16, JointSet, PoseTask, SegmentationTask
+from resq_core.tasks.vos import DAVIS_PALETTE
 
 __all__ = ["JOINT_SETS", "ModelCard", "Task"]
 
 Task = Literal["segmentation", "pose", "vos"]
 
+DAVIS_COLOURS = tuple((int(r), int(g), int(b)) for r, g, b in DAVIS_PALETTE)
 JOINT_SETS = {"coco17": COCO17, "mpii16": MPII16, "jhmdb15": JHMDB15, "aic14": AIC14}
 
 
@@ -70,7 +72,9 @@ class ModelCard(BaseModel):
 
     @property
     def colours(self) -> tuple[tuple[int, int, int], ...]:
-        """RGB by class id, or by joint."""
+        """RGB by class id, by joint, or by object id."""
+        if self.task == "vos":
+            return DAVIS_COLOURS
         joints = self.joint_set
         return self.palette if joints is None else joints.colours
 

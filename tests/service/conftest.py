@@ -21,7 +21,8 @@ import resq_core
 from resq_core import QuantizedModel
 from resq_core.zoo import ModelCard
 from service.config import Config
-from service.engine import LocalEngine, LocalStream, Model, StepOutput, StreamSpec
+from service.engine import StepOutput, StreamSpec
+from service.local_engine import LocalEngine, LocalStream, Model
 from service.pictures import Picture
 from service.server import Server, running
 
