@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from resq_core.tasks import mask_from_box, mask_from_rle, masks_from_palette
 from service.messages import ObjectMask, VosStart
 from service.pictures import Picture
 
-__all__ = ["ObjectStream", "read_masks"]
+__all__ = ["ObjectStream", "read_mask_file", "read_masks"]
 
 Mask = NDArray[np.bool_]
 _MAX_PNG_PIXELS = 3840 * 2160
@@ -34,6 +35,18 @@ def read_masks(text: str) -> dict[int, Mask]:
     """
     try:
         data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError("the mask is no base64; expected a PNG in it") from error
+    return _read_png(data)
+
+
+def read_mask_file(path: Path) -> dict[int, Mask]:
+    """The objects of a palette PNG, as `read_masks`; FileNotFoundError where there is none."""
+    return _read_png(path.read_bytes())
+
+
+def _read_png(data: bytes) -> dict[int, Mask]:
+    try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             if picture.mode not in ("P", "L", "1"):
                 raise InputError(
@@ -48,8 +61,6 @@ def read_masks(text: str) -> dict[int, Mask]:
             ids = np.array(picture, dtype=np.uint8)
     except InputError:
         raise
-    except (binascii.Error, ValueError) as error:
-        raise InputError("the mask is no base64; expected a PNG in it") from error
     except Exception as error:  # codecs raise what they like on hostile bytes
         raise InputError("the mask is no readable PNG") from error
     return masks_from_palette(ids)

@@ -1,78 +1,225 @@
-"""`resq calibrate`: a network's weights and some video → a saved model."""
+"""`resq calibrate`: a network's weights and some video → a saved model, ready for the server."""
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
 import resq_core
 from resq_core import models
-from resq_core.errors import OptionError
-from resq_core.tasks import SegmentationTask
-from service.decoder import open_clip
+from resq_core.errors import InputError, OptionError
+from resq_core.models import STM
+from resq_core.pipelines import VosClip, quantize_stm
+from resq_core.tasks import CAMVID11, CITYSCAPES19, Box, LabelSet, SegmentationTask
+from resq_core.zoo import JOINT_SETS, ModelCard
+from service.decoder import ClipFrame, open_clip
+from service.objects import read_mask_file
 
 __all__ = ["calibrate"]
 
 _FRAMES_PER_CLIP = 64
 _STRETCH = 16  # frames in a row
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_PRECISIONS = ["W8A8->W8A{0,4,8}", "W8A8->W8A4", "W8A4", "W8A8->W8A8"]
+_LABELS = {"camvid11": CAMVID11, "cityscapes19": CITYSCAPES19}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def calibrate(
     clips: Annotated[list[Path], typer.Argument(help="Video files; mix still and moving scenes.")],
     weights: Annotated[Path, typer.Option(help="Checkpoint: safetensors, or a torch file.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="A folder for a server's RESQ_MODELS_DIR, or X.resq.")],
     architecture: Annotated[str, typer.Option(help="A network that resq knows.")] = "ddrnet23_slim",
-    classes: Annotated[int, typer.Option(help="Output channels.")] = 19,
+    classes: Annotated[int, typer.Option(help="Output channels of a segmentation network.")] = 19,
+    labels: Annotated[str | None, typer.Option(help="camvid11 or cityscapes19.")] = None,
+    joints: Annotated[str, typer.Option(help="Joint set of a pose network.")] = "coco17",
+    masks: Annotated[list[Path] | None, typer.Option(help="STM: a first mask per clip.")] = None,
     size: Annotated[str, typer.Option(help="Network input, WIDTHxHEIGHT.")] = "480x360",
     precision: Annotated[list[str] | None, typer.Option(help="May be given again.")] = None,
     period: Annotated[int, typer.Option(help="T, frames between keyframes.")] = 8,
     samples: Annotated[int, typer.Option(help="Pairs of frames.")] = 64,
+    licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "not stated",
 ) -> None:
-    """Fit a network's activation scales on video and save it."""
-    width, _, height = size.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise OptionError(f"size is {size!r}; expected WIDTHxHEIGHT, for example 480x360")
-    # only the preparation of pictures is used here, so classes need no names
-    task = SegmentationTask(["any"], [(0, 0, 0)], (int(height), int(width)), *_IMAGENET)
-    first, *also = precision or ["W8A8->W8A{0,4,8}", "W8A8->W8A4", "W8A4", "W8A8->W8A8"]
-    network = models.build(architecture, num_classes=classes)
+    """Fit a network's activation scales on video and save it; a folder gets a card as well."""
+    job = _Job(clips, architecture, _input_size(size), precision or _PRECISIONS, period, samples)
+    facts: dict[str, Any]
+    network = models.build(architecture, **_options(architecture, classes, labels, joints))
     models.load_weights(network, weights)
-    model = resq_core.quantize(network, first, period=period)
+    network.eval()
     with Progress(console=Console(stderr=True)) as bar:
-        reading = bar.add_task("reading", total=len(clips))
+        if isinstance(network, STM):
+            model, facts = job.objects(network, masks or [], bar), {"task": "vos"}
+        elif architecture.endswith("_pose"):
+            facts = {"task": "pose", "joints": joints}
+            model = job.frames(network, facts, bar)
+        else:
+            facts = {"task": "segmentation", **_look(classes, labels)}
+            model = job.frames(network, facts, bar)
+    if out.suffix == ".resq":
+        model.save(out)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        model.save(out / f"{out.name}.resq")
+        card = job.card(out.name, facts, licence)
+        (out / "card.json").write_text(card.model_dump_json(indent=1), "utf-8")
+    typer.echo(f"{out}: {', '.join(job.precisions)}")
+
+
+def _input_size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise OptionError(f"size is {text!r}; expected WIDTHxHEIGHT, for example 480x360")
+    return int(height), int(width)
+
+
+def _options(architecture: str, classes: int, labels: str | None, joints: str) -> dict[str, Any]:
+    """Options of the builder, checked."""
+    if labels is not None and labels not in _LABELS:
+        raise OptionError(f"labels is {labels!r}; expected one of {', '.join(_LABELS)}")
+    if architecture == "stm":
+        return {}
+    if architecture.endswith("_pose"):
+        if joints not in JOINT_SETS:
+            raise OptionError(f"joints is {joints!r}; expected one of {', '.join(JOINT_SETS)}")
+        return {"num_joints": len(JOINT_SETS[joints])}
+    return {"num_classes": classes if labels is None else len(_LABELS[labels].classes)}
+
+
+def _look(classes: int, labels: str | None) -> dict[str, Any]:
+    """Names and colours of classes."""
+    if labels is not None:
+        known: LabelSet = _LABELS[labels]
+        return {
+            "classes": known.classes,
+            "palette": known.palette,
+            "ignore_index": known.ignore_index,
+        }
+    hues = [colorsys.hsv_to_rgb((i * 0.61803) % 1, 0.65, 0.85) for i in range(classes)]
+    return {
+        "classes": tuple(f"class {i}" for i in range(classes)),
+        "palette": tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is calibrated on what."""
+
+    clips: list[Path]
+    architecture: str
+    size: tuple[int, int]
+    precisions: list[str]
+    period: int
+    samples: int
+
+    def frames(
+        self, network: nn.Module, facts: dict[str, Any], bar: Progress
+    ) -> resq_core.QuantizedModel:
+        """A network that sees single pictures."""
+        card = self.card("any", facts, "")
+        first, *also = self.precisions
+        model = resq_core.quantize(network, first, period=self.period)
+        reading = bar.add_task("reading", total=len(self.clips))
         stretches: list[list[Tensor]] = []
-        for clip in clips:
-            stretches += _stretches(clip, task)
+        for clip in self.clips:
+            stretches += [[_input(card, f) for f in run] for run in _stretches(clip)]
             bar.advance(reading)
         fitting = bar.add_task("fitting", total=1.0)
         model.calibrate(
             stretches,
-            samples=samples,
+            samples=self.samples,
             also=also,
             progress=lambda fraction: bar.update(fitting, completed=fraction),
         )
-    model.save(out)
-    typer.echo(f"{out}: {', '.join([first, *also])}")
+        return model
+
+    def objects(self, network: STM, masks: list[Path], bar: Progress) -> Any:
+        """STM, which begins with the first frame's objects."""
+        if len(masks) != len(self.clips):
+            raise OptionError(
+                f"{len(masks)} masks for {len(self.clips)} clips; expected --masks with a palette "
+                "PNG of the first frame's objects for each clip"
+            )
+        first, *also = self.precisions
+        model = quantize_stm(network, first, period=self.period)
+        reading = bar.add_task("reading", total=len(self.clips))
+        material = []
+        for clip, path in zip(self.clips, masks, strict=True):
+            height, width = self.size
+            ids = read_mask_file(path)
+            run = next(_stretches(clip), [])
+            pictures = [np.asarray(Image.fromarray(f.image).resize((width, height))) for f in run]
+            material.append(VosClip.of(pictures, _shrunk(ids, self.size)))
+            bar.advance(reading)
+        fitting = bar.add_task("fitting", total=1.0)
+        model.calibrate(
+            material,
+            samples=self.samples,
+            also=also,
+            progress=lambda fraction: bar.update(fitting, completed=fraction),
+        )
+        return model
+
+    def card(self, name: str, facts: dict[str, Any], licence: str) -> ModelCard:
+        """The card of the result."""
+        fields = {
+            "name": name,
+            "title": f"{name}: {self.architecture}",
+            "architecture": self.architecture,
+            "input_size": self.size,
+            "licence": licence,
+            "data": "not stated",
+            "metrics": {},
+            "training": "calibrated by resq calibrate",
+            "precisions": tuple(self.precisions),
+        }
+        return ModelCard.model_validate(fields | _IMAGENET | facts)
 
 
-def _stretches(path: Path, task: SegmentationTask) -> list[list[Tensor]]:
+def _input(card: ModelCard, frame: ClipFrame) -> Tensor:
+    """A frame as the network sees it; a pose network sees the whole picture."""
+    if card.task == "pose":
+        task = card.pose()
+        size = (frame.image.shape[0], frame.image.shape[1])
+        return task.preprocess(frame.image, task.crop_of(Box.whole(size)))
+    segmentation: SegmentationTask = card.segmentation()
+    return segmentation.preprocess(frame.image)
+
+
+def _shrunk(masks: dict[int, Any], size: tuple[int, int]) -> dict[int, Any]:
+    """Masks at another size, (H, W)."""
+    height, width = size
+    small = {
+        i: np.asarray(
+            Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST), np.bool_
+        )
+        for i, mask in masks.items()
+    }
+    lost = [i for i, mask in small.items() if not mask.any()]
+    if lost:
+        raise InputError(f"the objects {lost} vanish at {width}x{height}; give a larger --size")
+    return small
+
+
+def _stretches(path: Path) -> Iterator[list[ClipFrame]]:
     """Runs of consecutive frames, spread over the clip's length where that is known."""
     wanted = _FRAMES_PER_CLIP // _STRETCH
     with open_clip(path) as video:
         skip = max(video.frames // wanted - _STRETCH, 0)
         frames = iter(video)
-        runs: list[list[Tensor]] = []
         for _ in range(wanted):
-            run = [task.preprocess(frame.image) for frame in islice(frames, _STRETCH)]
+            run = list(islice(frames, _STRETCH))
             if run:
-                runs.append(run)
+                yield run
             for _frame in islice(frames, skip):
                 pass
-    return runs

@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 
 import resq_core
 from resq_core import models
-from resq_core.errors import OptionError
+from resq_core.errors import OptionError, SavedModelError
+from resq_core.zoo import PACKAGED, Shelf
 from service.annotate import Prediction, annotate
 from service.cli import app
 from service.decoder import ClipError, open_clip
 from service.encoder import VideoWriter
+from service.engine import StreamSpec
+from service.local_engine import LocalEngine, shelf_models
 from service.messages import Bops
 
 SIZE = (90, 120)
@@ -83,6 +86,34 @@ def test_calibrate_makes_a_model_that_runs(clip: Path, tmp_path: Path) -> None:
     model.with_precision(also)
     wrong = CliRunner().invoke(app, ["calibrate", str(clip), *arguments, "--size", "64"])
     assert isinstance(wrong.exception, OptionError)
+
+
+def test_a_model_folder_is_served(clip: Path, tmp_path: Path) -> None:
+    network = models.build("hrnet_w32_pose", num_joints=15)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    folder = tmp_path / "models" / "walkers"
+    arguments = ["--weights", str(tmp_path / "w.safetensors"), "--architecture", "hrnet_w32_pose"]
+    options = ["--joints", "jhmdb15", "--size", "64x64", "--samples", "1", "--out", str(folder)]
+    done = CliRunner().invoke(
+        app, ["calibrate", str(clip), *arguments, *options, "--precision", "W8A8->W8A4"]
+    )
+    assert done.exit_code == 0, done.output
+    shelf = Shelf(tmp_path / "models")
+    assert shelf.names() == ("walkers",)
+    assert shelf.card("walkers").joints == "jhmdb15"
+    engine = LocalEngine(shelf_models(PACKAGED, shelf))
+    assert [card.name for card in engine.models()] == ["street", "walkers"]
+    stream = engine.open(StreamSpec("walkers"))
+    result = stream.step(np.full((90, 120, 3), 90, np.uint8), False, False, None)
+    assert result.pose is not None
+    assert result.pose.keypoints.shape == (15, 3)
+    wrong = CliRunner().invoke(
+        app, ["calibrate", str(clip), *arguments, "--out", "x", "--joints", "y"]
+    )
+    assert "expected one of coco17" in str(wrong.exception)
+    (folder / "card.json").write_text("{}")
+    with pytest.raises(SavedModelError, match=r"card\.json: name: Field required"):
+        shelf_models(shelf)
 
 
 @pytest.mark.parametrize("size", [(90, 120), (91, 121), (2, 2), (1080, 1920)])
