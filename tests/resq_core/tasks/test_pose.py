@@ -101,11 +101,13 @@ def test_decoding_by_hand() -> None:
     maps[0, 4, 2:5, 2:5] = 0.4  # several are equal: the first, then down and right
     maps[0, 5] = -1.0  # nothing above 0
     maps[0, 5, 4, 4] = -0.5
+    maps[0, 7, 4, 1], maps[0, 7, 4, 2], maps[0, 7, 5, 1] = 0.7, 0.5, 0.5
+    maps[0, 8, 1, 4], maps[0, 8, 2, 4], maps[0, 8, 1, 5] = 0.7, 0.5, 0.5
     pose = pose_task.decode(maps, Crop(100, 50, 8, 8, Box(0, 0, 1, 1)))  # a cell is a pixel
-    points = [(3.25, 3.75), (3, 4), (1, 1), (7, 7), (2.25, 2.25), (0, 0), (0, 0)]
-    scores = [0.9, 0.8, 0.7, 0.6, 0.4, -0.5, 0]
-    np.testing.assert_allclose(pose.keypoints[:7, :2], np.add(points, (96, 46)), atol=1e-5)
-    np.testing.assert_allclose(pose.keypoints[:7, 2], scores, atol=1e-6)
+    points = [(3.25, 3.75), (3, 4), (1, 1), (7, 7), (2.25, 2.25), (0, 0), (0, 0), (1, 4), (4, 1)]
+    scores = [0.9, 0.8, 0.7, 0.6, 0.4, -0.5, 0, 0.7, 0.7]
+    np.testing.assert_allclose(pose.keypoints[:9, :2], np.add(points, (96, 46)), atol=1e-5)
+    np.testing.assert_allclose(pose.keypoints[:9, 2], scores, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 14, 64, 48), (2, 15, 64, 48), (1, 15, 48, 64), (15, 64, 48)])
