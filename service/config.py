@@ -23,6 +23,7 @@ class Config(BaseSettings):
 
     Attributes:
         data_dir: where clips and their results are kept.
+        models_dir: a folder of models of your own, NAME/card.json beside NAME/NAME.resq.
         threads: frames that are inferred at the same time; 0 takes half of the cores.
         max_streams: WebSocket connections at the same time.
         credits: frames that a client may have on their way.
@@ -38,6 +39,7 @@ class Config(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Path = Path("out/data")
+    models_dir: Path | None = None
     threads: Annotated[int, Field(ge=0, le=256)] = 0
 
     max_streams: Annotated[int, Field(ge=1, le=10_000)] = 8

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from resq_core.errors import OptionError
 from service.clip_work import ClipWork
 from service.decoder import ClipLimits
-from service.engine import LocalEngine, StreamSpec
+from service.engine import StreamSpec
+from service.local_engine import LocalEngine
 
 __all__ = ["run"]
 

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from resq_core import zoo
 from resq_core.errors import OptionError
+from resq_core.zoo import Shelf
 from service.config import load_config
-from service.engine import LocalEngine
+from service.local_engine import LocalEngine, shelf_models
 from service.server import Server
 
 __all__ = ["serve"]
@@ -27,7 +29,8 @@ def serve(
     if log_level not in _LEVELS:
         raise OptionError(f"log-level is {log_level!r}; expected one of {', '.join(_LEVELS)}")
     config = load_config(host=host, port=port, model=model, threads=threads)
-    engine = LocalEngine(torch_threads=config.threads_per_frame)
+    shelves = [zoo.PACKAGED, *([] if config.models_dir is None else [Shelf(config.models_dir)])]
+    engine = LocalEngine(shelf_models(*shelves), config.threads_per_frame)
     engine.card(config.model)  # a wrong name ends it here, not at the first stream
     if log_level in ("debug", "info"):
         typer.echo(f"ResQ on http://{config.host}:{config.port}", err=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import math
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,9 +16,10 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.datastructures import UploadFile
 from starlette.types import Message
 
-from service.engine import EngineError
+from service.engine import EngineError, StreamSpec
 from service.errors import Problem
 from service.jobs import Job, JobsFullError, JobState
+from service.messages import PoseStart, VosStart
 from service.routes.context import Context, Here
 from service.scheduler import Priority
 
@@ -23,7 +27,8 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/v1/clips", tags=["clips"])
 _CHUNK = 64 * 1024
-_FORM_OVERHEAD = 64 * 1024
+_MAX_MASKS = 1 << 20
+_FORM_OVERHEAD = _MAX_MASKS + 64 * 1024
 
 Name = Annotated[str | None, Query(min_length=1, max_length=64)]
 
@@ -38,27 +43,48 @@ async def post_clip(
     threshold: Annotated[float | None, Query(ge=0, allow_inf_nan=False)] = None,
     policy: Annotated[Literal["paper", "relative"] | None, Query()] = None,
     reference: Annotated[Literal["keyframe", "previous", "tracking"] | None, Query()] = None,
+    box: Annotated[str | None, Query(max_length=100)] = None,
 ) -> JSONResponse:
-    """Upload a clip, as a form with one file or as the raw body; options go in the query."""
+    """Upload a clip, as the raw body or as a form with one file; options go in the query.
+
+    A model that follows objects needs a form with a second file, `masks`: a palette PNG of the
+    first frame whose indices are the object ids.
+    """
     config = here.services.config
-    spec = here.services.spec(model, precision, period, threshold, policy, reference)
+    pose = None if box is None else PoseStart(box=_box(box))
+    spec = here.services.spec(model, precision, period, threshold, policy, reference, pose)
     _check_length(request, config.max_clip_bytes)
     try:
-        await here.services.scheduler.lane(Priority.CLIP).run(
-            lambda: here.services.engine.open(spec).close()
-        )
+        follows = here.services.engine.card(spec.model).task == "vos"
+        if not follows:  # objects come with the upload, everything else is checked before it
+            await _check_options(here, spec)
         job = here.jobs.create(spec)
     except EngineError as error:
-        raise Problem(422, "bad_options", str(error), field=error.field) from error
+        raise _bad_options(error) from error
     except JobsFullError as error:
         raise Problem(503, "full", str(error), {"retry-after": "10"}) from error
     try:
-        await _store(request, job.upload, config.max_clip_bytes)
+        masks = await _store(request, job.upload, config.max_clip_bytes)
+        if follows:
+            job.spec = replace(spec, vos=VosStart(png=masks))
+            await _check_options(here, job.spec)
+    except EngineError as error:
+        await asyncio.shield(here.jobs.delete(job))
+        raise _bad_options(error) from error
     except BaseException:
         await asyncio.shield(here.jobs.delete(job))
         raise
     here.jobs.submit(job)
     return JSONResponse(job.describe(), 202, {"location": f"/v1/clips/{job.id}"})
+
+
+async def _check_options(here: Context, spec: StreamSpec) -> None:
+    lane = here.services.scheduler.lane(Priority.CLIP)
+    await lane.run(lambda: here.services.engine.open(spec).close())
+
+
+def _bad_options(error: EngineError) -> Problem:
+    return Problem(422, "bad_options", str(error), field=error.field)
 
 
 @router.get("")
@@ -102,6 +128,18 @@ async def delete_clip(name: str, here: Here) -> Response:
     return Response(status_code=204)
 
 
+def _box(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise Problem(
+            422, "bad_options", f"box is {text!r}; expected x,y,width,height in pixels", field="box"
+        )
+    return numbers
+
+
 def _find(here: Context, name: str) -> Job:
     job = here.jobs.get(name)
     if job is None:
@@ -128,10 +166,10 @@ def _too_big(limit: int) -> Problem:
     return Problem(413, "too_big", f"the clip is too big; expected at most {limit} bytes")
 
 
-async def _store(request: Request, path: Path, limit: int) -> None:
+async def _store(request: Request, path: Path, limit: int) -> str | None:
+    """Write the clip to disk; returns the masks of a form as base64, if it has some."""
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        await _store_form(request, path, limit)
-        return
+        return await _store_form(request, path, limit)
     size = 0
     with path.open("wb") as file:
         async for chunk in request.stream():
@@ -141,9 +179,10 @@ async def _store(request: Request, path: Path, limit: int) -> None:
             await asyncio.to_thread(file.write, chunk)
     if size == 0:
         raise Problem(422, "empty", "the body is empty; expected a video file")
+    return None
 
 
-async def _store_form(request: Request, path: Path, limit: int) -> None:
+async def _store_form(request: Request, path: Path, limit: int) -> str | None:
     size = 0
 
     async def counted() -> Message:
@@ -154,12 +193,25 @@ async def _store_form(request: Request, path: Path, limit: int) -> None:
             raise _too_big(limit)
         return message
 
-    async with Request(request.scope, counted).form(max_files=1, max_fields=8) as form:
-        uploads = [value for value in form.values() if isinstance(value, UploadFile)]
+    async with Request(request.scope, counted).form(max_files=2, max_fields=8) as form:
+        uploads = {name: value for name, value in form.items() if isinstance(value, UploadFile)}
+        masks = uploads.pop("masks", None)
         if len(uploads) != 1:
-            raise Problem(422, "bad_form", "the form holds no file; expected exactly one")
+            raise Problem(
+                422,
+                "bad_form",
+                f"the form holds {len(uploads)} clips; expected one file, and for object "
+                "segmentation a second one called masks",
+            )
+        (clip,) = uploads.values()
         with path.open("wb") as file:
-            await asyncio.to_thread(shutil.copyfileobj, uploads[0].file, file)
+            await asyncio.to_thread(shutil.copyfileobj, clip.file, file)
+        if masks is None:
+            return None
+        data = await masks.read(_MAX_MASKS + 1)
+    if len(data) > _MAX_MASKS:
+        raise Problem(413, "too_big", f"masks is too big; expected at most {_MAX_MASKS} bytes")
+    return base64.b64encode(data).decode()
 
 
 async def _lines(job: Job, follow: bool) -> AsyncIterator[bytes]:

@@ -1,0 +1,229 @@
+"""The engine of this process; the one file that runs models."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
+
+import torch
+
+from resq_core import QuantizedModel, zoo
+from resq_core.errors import (
+    CalibrationError,
+    InputError,
+    OptionError,
+    PrecisionError,
+    ResqError,
+    UnknownModelError,
+)
+from resq_core.pipelines import Pipeline, PosePipeline, QuantizedStm, SegmentationPipeline
+from resq_core.tasks import Box, Pose
+from resq_core.zoo import ModelCard, Shelf
+from service.engine import EngineError, FrameError, StepOutput, StreamSpec, StreamTotals
+from service.messages import Bops, PoseStart, StreamUpdate, VosStart
+from service.objects import ObjectStream
+from service.pictures import Picture
+
+__all__ = ["LocalEngine", "LocalStream", "Model", "shelf_models"]
+
+_MAX_MODELS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model on offer: its card, and how to load it."""
+
+    card: ModelCard
+    load: Callable[[], QuantizedModel | QuantizedStm]
+
+
+def shelf_models(*shelves: Shelf) -> dict[str, Model]:
+    """The models of some shelves by name; where two have one of a name, the later shelf's.
+
+    Raises:
+        SavedModelError: a card cannot be read.
+    """
+    return {
+        name: Model(shelf.card(name), partial(_load, shelf, name))
+        for shelf in shelves
+        for name in shelf.names()
+    }
+
+
+def _load(shelf: Shelf, name: str) -> QuantizedModel | QuantizedStm:
+    if shelf.card(name).task == "vos":
+        return QuantizedStm.load(shelf.path(name))
+    return shelf.load(name)
+
+
+class LocalEngine:
+    """Runs models in this process; weights are loaded once and shared by all streams.
+
+    Args:
+        models: what is on offer, by name; None takes the zoo.
+        torch_threads: threads inside one frame; None leaves torch's own setting.
+    """
+
+    def __init__(
+        self, models: Mapping[str, Model] | None = None, torch_threads: int | None = None
+    ) -> None:
+        self._models = dict(shelf_models(zoo.PACKAGED) if models is None else models)
+        if not 1 <= len(self._models) <= _MAX_MODELS:
+            raise ValueError(f"{len(self._models)} models given; expected 1 to {_MAX_MODELS}")
+        self._loaded: dict[str, QuantizedModel | QuantizedStm] = {}
+        self._lock = threading.Lock()
+        if torch_threads is not None:
+            torch.set_num_threads(torch_threads)
+
+    def models(self) -> tuple[ModelCard, ...]:
+        """Cards of the models on offer."""
+        return tuple(model.card for model in self._models.values())
+
+    def card(self, name: str) -> ModelCard:
+        """One model's card. Raises EngineError for an unknown name."""
+        if name not in self._models:
+            known = ", ".join(self._models)
+            raise EngineError("model", f"no model is called {name!r}; there are: {known}")
+        return self._models[name].card
+
+    def open(self, spec: StreamSpec) -> LocalStream:
+        """Open a stream, loading its model at first use. Raises EngineError."""
+        card = self.card(spec.model)
+        for task, given in (("pose", spec.pose), ("vos", spec.vos)):
+            if given is not None and card.task != task:
+                raise EngineError(task, f"{card.name} does {card.task}; it takes no {task} options")
+        try:
+            return LocalStream(card.name, self._pipeline(card, spec))
+        except ResqError as error:
+            _refuse(error)
+
+    def _pipeline(self, card: ModelCard, spec: StreamSpec) -> Pipeline:
+        model = self._model(spec.model)
+        if spec.precision is not None:
+            model = model.with_precision(spec.precision)
+        if isinstance(model, QuantizedStm):
+            options = model.options.but(spec.period, spec.reference, spec.policy, spec.threshold)
+            return ObjectStream(model, spec.vos or VosStart(), options)
+        stream = model.stream(
+            period=spec.period,
+            reference=spec.reference,
+            policy=spec.policy,
+            threshold=spec.threshold,
+        )
+        if card.task == "pose":
+            pose = spec.pose or PoseStart()
+            box = None if pose.box is None else Box(*pose.box)
+            return PosePipeline(stream, card.pose(), box, pose.follow)
+        return SegmentationPipeline(stream, card.segmentation())
+
+    def _model(self, name: str) -> QuantizedModel | QuantizedStm:
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = self._models[name].load()
+            return self._loaded[name]
+
+
+class LocalStream:
+    """An `EngineStream` of this process."""
+
+    def __init__(self, model: str, pipeline: Pipeline) -> None:
+        self._model, self._pipeline = model, pipeline
+
+    @property
+    def spec(self) -> StreamSpec:
+        """The options in force, nothing None."""
+        options = self._pipeline.options
+        return StreamSpec(
+            model=self._model,
+            precision=str(self._pipeline.precision),
+            period=options.period,
+            threshold=options.policy.threshold,
+            policy=str(options.policy.form),
+            reference=str(options.reference),
+        )
+
+    @property
+    def totals(self) -> StreamTotals:
+        """Sums so far."""
+        t = self._pipeline.totals
+        return StreamTotals(
+            frames=t.frames,
+            anchors=t.anchors,
+            bops=t.bops,
+            policy_bops=t.policy_bops,
+            bops_w8a8=t.baseline_w8a8,
+            bops_fp32=t.baseline_fp32,
+            saving=t.saving,
+            mean_bits=t.mean_bits,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of state held."""
+        return self._pipeline.nbytes
+
+    def step(self, image: Picture, bit_map: bool, layers: bool, anchor: str | None) -> StepOutput:
+        """Run a frame; `anchor` is a reason to run it as a ResQ keyframe. Raises FrameError."""
+        try:
+            r = self._pipeline.step(image, bit_map, layers, anchor)
+        except InputError as error:
+            raise FrameError(str(error)) from error
+        b, pose = r.bops, r.output if isinstance(r.output, Pose) else None
+        return StepOutput(
+            ids=r.output if pose is None else None,
+            pose=pose,
+            index=r.index,
+            is_anchor=r.is_anchor,
+            anchor_reason=r.reason,
+            bops=Bops(frame=b.frame, policy=b.policy, w8a8=b.w8a8, fp32=b.fp32, saving=b.saving),
+            mean_bits=r.mean_bits,
+            active_fraction=r.active_fraction,
+            clipped_fraction=r.clipped_fraction,
+            bit_map=None if r.bit_map is None else r.bit_map.numpy(),
+            layers=None if r.layers is None else [_facts(layer) for layer in r.layers],
+        )
+
+    def update(self, changes: StreamUpdate) -> None:
+        """Change options from the next frame on. Raises EngineError."""
+        pipeline = self._pipeline
+        if changes.box is not None and not isinstance(pipeline, PosePipeline):
+            raise EngineError("box", f"{self._model} is no pose model; it takes no box")
+        others = changes.add_objects or changes.remove_objects
+        if others and not isinstance(pipeline, ObjectStream):
+            raise EngineError("add_objects", f"{self._model} follows no objects")
+        try:
+            pipeline.update(period=changes.period, threshold=changes.threshold)
+            if changes.box is not None and isinstance(pipeline, PosePipeline):
+                pipeline.move(Box(*changes.box))
+            if others and isinstance(pipeline, ObjectStream):
+                pipeline.change(changes.add_objects, changes.remove_objects)
+        except ResqError as error:
+            _refuse(error)
+
+    def close(self) -> None:
+        """Free the state."""
+        self._pipeline.close()
+
+
+def _facts(layer: Any) -> dict[str, Any]:
+    names = ("name", "macs", "bops", "policy_bops", "mean_bits", "active_fraction")
+    return {name: getattr(layer, name) for name in names}
+
+
+_FIELDS = ("period", "threshold", "policy", "reference", "box", "vos", "object")
+
+
+def _refuse(error: ResqError) -> NoReturn:
+    if isinstance(error, (PrecisionError, CalibrationError)):
+        field = "precision"
+    elif isinstance(error, UnknownModelError):
+        field = "model"
+    elif isinstance(error, (InputError, OptionError)):
+        text = str(error)
+        field = next((name for name in _FIELDS if name in text), "options")
+    else:
+        raise error
+    raise EngineError(field, str(error)) from error

@@ -1,0 +1,228 @@
+"""Objects followed over a real WebSocket and as clips."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from resq_core.models import STM, build
+from resq_core.pipelines import QuantizedStm, VosClip, quantize_stm
+from service.client import Result, connect
+from service.config import Config
+from service.encoder import VideoWriter
+from service.local_engine import LocalEngine, Model
+from service.messages import (
+    ErrorMessage,
+    ObjectMask,
+    Outputs,
+    StreamStart,
+    StreamUpdate,
+    VosStart,
+)
+from service.server import Server, running
+from tests.resq_core.models.golden import fill
+from tests.service.conftest import CARD, encoded
+from tests.service.test_clips import finished
+from tests.service.test_streams import drops, ended, raw, results, talk, until_closed
+
+Serve = Callable[..., str]
+SIZE = (48, 64)
+STM_CARD = CARD.model_copy(
+    update={"name": "stm", "task": "vos", "architecture": "stm", "classes": (), "palette": ()}
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> QuantizedStm:
+    net = build("stm").eval()
+    assert isinstance(net, STM)
+    fill(net, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
+    quantized = quantize_stm(net, "W8A8->W8A{0,4,8}", period=3)
+    frames = [scene(i) for i in range(4)]
+    quantized.calibrate([VosClip.of(frames, {1: scene(0)[..., 0] == 220})], samples=2, points=5)
+    return quantized
+
+
+@pytest.fixture(scope="module")
+def engine(model: QuantizedStm) -> LocalEngine:
+    return LocalEngine({"stm": Model(STM_CARD, lambda: model)})
+
+
+@pytest.fixture(scope="module")
+def address(engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    config = Config(model="stm", threads=1, data_dir=tmp_path_factory.mktemp("data"))
+    with ExitStack() as stack:
+        yield stack.enter_context(running(Server(config, engine, log_level="error")))
+
+
+def scene(index: int) -> NDArray[np.uint8]:
+    """A still ramp with a square that walks."""
+    picture = np.repeat(np.linspace(40, 160, SIZE[1], dtype=np.uint8)[None], SIZE[0], 0)
+    picture = np.repeat(picture[..., None], 3, 2)
+    picture[10:26, 8 + 2 * index : 24 + 2 * index] = (220, 60, 40)
+    return picture
+
+
+def png(*boxes: tuple[int, int, int, int], size: tuple[int, int] = SIZE) -> str:
+    """Masks 1, 2, ... as a palette PNG in base64; boxes are top, bottom, left, right."""
+    ids = np.zeros(size, np.uint8)
+    for i, (top, bottom, left, right) in enumerate(boxes, 1):
+        ids[top:bottom, left:right] = i
+    picture = Image.fromarray(ids, mode=None).convert("P")
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def start(**vos: Any) -> StreamStart:
+    return StreamStart(
+        mode="lossless", outputs=Outputs(bit_map=True), vos=VosStart.model_validate(vos)
+    )
+
+
+ONE = (10, 26, 8, 24)
+TWO = (30, 44, 40, 60)
+
+
+async def test_masks_come_back_frame_by_frame(address: str) -> None:
+    answers = await talk(address, start(png=png(ONE, TWO)), [encoded(scene(i)) for i in range(4)])
+    found = results(answers)
+    assert [r.meta.index for r in found] == [0, 1, 2, 3]
+    first = found[0].mask
+    assert first is not None
+    assert (first[10:26, 8:24] == 1).all()
+    assert (first[30:44, 40:60] == 2).all()
+    assert (first[:8] == 0).all()
+    for result in found:
+        assert result.mask is not None
+        assert result.mask.shape == SIZE
+        assert set(np.unique(result.mask)) <= {0, 1, 2}
+        assert result.bit_map is not None
+        assert result.meta.bops.w8a8 > 0
+    assert ended(answers).results == 4
+
+
+async def test_objects_by_box_and_by_run_lengths(address: str) -> None:
+    objects = [
+        {"id": 7, "box": [8.0, 10.0, 16.0, 16.0]},
+        {"id": 9, "rle": {"size": [48, 64], "counts": [0, 48, 48 * 63]}},
+    ]
+    answers = await talk(address, start(objects=objects), [encoded(scene(0))])
+    mask = results(answers)[0].mask
+    assert mask is not None
+    assert (mask[10:26, 8:24] == 7).all()
+    assert (mask[:, 0] == 9).all()
+    assert (mask[:, 60] == 0).all()
+
+
+async def test_objects_come_and_go(address: str) -> None:
+    async with connect(address, start(png=png(ONE))) as stream:
+
+        async def step(index: int) -> Result | ErrorMessage:
+            await stream.send(encoded(scene(index)))
+            while True:
+                answer = await stream.receive()
+                if isinstance(answer, (Result, ErrorMessage)):
+                    return answer
+
+        assert isinstance(await step(0), Result)
+        box = ObjectMask(id=5, box=[40.0, 30.0, 20.0, 14.0])
+        await stream.update(StreamUpdate(add_objects=[box]))
+        added = await step(1)
+        assert isinstance(added, Result)
+        assert added.mask is not None
+        assert 5 in added.mask
+        await stream.update(StreamUpdate(remove_objects=[5]))
+        removed = await step(2)
+        assert isinstance(removed, Result)
+        assert removed.mask is not None
+        assert 5 not in removed.mask
+        await stream.update(StreamUpdate(add_objects=[box]))
+        again = await step(3)
+        assert isinstance(again, ErrorMessage)
+        assert "5" in again.message
+        assert not again.fatal
+        answer = await stream.receive()
+        while not isinstance(answer, Result):
+            answer = await stream.receive()
+        assert answer.meta.index == 3
+
+
+@pytest.mark.parametrize(
+    ("vos", "words"),
+    [
+        ({}, "names no object"),
+        ({"png": "not base64!"}, "no base64"),
+        ({"png": base64.b64encode(b"GIF89a").decode()}, "no readable PNG"),
+        ({"png": png()}, "0 objects"),
+        ({"objects": [{"id": 1, "box": [0, 0, 5, 5]}] * 2}, "twice"),
+        ({"objects": [{"id": 1}]}, "exactly one of rle and box"),
+        ({"objects": [{"id": 300, "box": [0, 0, 5, 5]}]}, "less than or equal to 255"),
+        ({"objects": [{"id": i + 1, "box": [0, 0, 5, 5]} for i in range(200)]}, "at most 32"),
+        ({"objects": [{"id": 1, "rle": {"size": [4, 4], "counts": [3]}}]}, "3"),
+    ],
+)
+async def test_bad_objects(address: str, vos: dict[str, Any], words: str) -> None:
+    async with raw(address, {"type": "stream.start", "vos": vos}) as socket:
+        messages, code, _ = await until_closed(socket)
+    assert words in messages[0]["message"]
+    assert code == 4400
+
+
+async def test_a_mask_of_another_size_is_said_with_every_frame(address: str) -> None:
+    frames = [encoded(scene(0)), encoded(scene(1))]
+    answers = await talk(address, start(png=png(ONE, size=(30, 30))), frames)
+    assert drops(answers) == {0: "bad_frame", 1: "bad_frame"}
+    message = next(a.message for a in answers if getattr(a, "seq", None) == 0)
+    assert "30x30" in message
+    assert "64x48" in message
+
+
+def test_a_clip_with_masks(address: str) -> None:
+    target = io.BytesIO()
+    with VideoWriter(target, 10, SIZE) as video:
+        for i in range(4):
+            video.write(scene(i))
+    masks = base64.b64decode(png(ONE))
+    files = {"clip": ("a.mp4", target.getvalue()), "masks": ("m.png", masks)}
+    job = httpx.post(f"{address}/v1/clips", files=files).json()["id"]
+    state = finished(address, job, 60)
+    assert (state["state"], state["results"]) == ("done", 4)
+    without = httpx.post(f"{address}/v1/clips", content=target.getvalue())
+    assert without.status_code == 422
+    assert "names no object" in without.json()["detail"]
+    broken = httpx.post(f"{address}/v1/clips", files=files | {"masks": ("m.png", b"x")})
+    assert broken.status_code == 422
+    assert [c["id"] for c in httpx.get(f"{address}/v1/clips").json()["clips"]] == [job]
+
+
+async def test_a_davis_sequence(address: str, shared: Path) -> None:
+    root, name, size = shared / "data" / "davis16", "blackswan", (128, 72)
+    with Image.open(root / "Annotations" / "480p" / name / "00000.png") as label:
+        small = label.convert("L").resize(size, Image.Resampling.NEAREST)
+    ids = (np.array(small) > 0).astype(np.uint8)
+    pictures = sorted((root / "JPEGImages" / "480p" / name).glob("*.jpg"))[:3]
+    out = io.BytesIO()
+    Image.fromarray(ids, mode=None).save(out, "PNG")
+    frames = []
+    for path in pictures:
+        with Image.open(path) as picture:
+            frames.append(encoded(np.array(picture.convert("RGB").resize(size))))
+    masks = base64.b64encode(out.getvalue()).decode()
+    answers = await talk(address, start(png=masks), frames)
+    found = results(answers)
+    assert len(found) == 3
+    first = found[0].mask
+    assert first is not None
+    assert np.array_equal(first > 0, ids > 0)
+    assert ended(answers).bops > 0
