@@ -62,6 +62,21 @@ def test_a_keyframe_equals_frame_quantization_bit_for_bit(
             assert result.bops == plain.bops
 
 
+def test_the_clock_says_when_an_anchor_is_due() -> None:
+    clip = moving_clip(7)
+    stream = calibrated().with_precision("W8A8->W8A4").stream(period=3)
+    for i in range(7):
+        due = stream.anchor_due
+        assert due == (i % 3 == 0)
+        assert stream.step(clip[i : i + 1]).is_anchor == due
+    assert not stream.anchor_due
+    stream.update(period=1)
+    assert stream.anchor_due
+    frames = calibrated().with_precision("W8A8").stream(period=3)
+    frames.step(clip[:1])
+    assert frames.anchor_due
+
+
 @pytest.mark.parametrize("precision", DYNAMIC)
 @pytest.mark.parametrize("form", ["paper", "relative"])
 def test_an_identical_frame_costs_nothing_and_gives_the_keyframes_output(
