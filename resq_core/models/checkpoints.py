@@ -58,7 +58,11 @@ class Conversion:
 
 
 def convert(
-    source: str | Path, arch: str, out: str | Path, options: Mapping[str, object] | None = None
+    source: str | Path,
+    arch: str,
+    out: str | Path,
+    options: Mapping[str, object] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Conversion:
     """Write a checkpoint of any origin that `load_weights` reads as safetensors, whole or not.
 
@@ -68,6 +72,7 @@ def convert(
         out: the file to write, which is replaced; its folder is made.
         options: as `build` takes them. The number of joints or classes is read from the weights
             where it is not given; without `aux_head`, an auxiliary head is left out.
+        notes: kept in the file's metadata, beside the network, its options and the source.
 
     Raises:
         CheckpointError: as `load_weights` does.
@@ -81,6 +86,7 @@ def convert(
     zeros = tuple(key for key in naming.no_bias if key not in weights)
     digest = sha256_of(source)
     metadata = {
+        **(notes or {}),
         "arch": arch,
         **{name: str(value).lower() for name, value in full.items()},
         "source": source.name,
