@@ -10,8 +10,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from resq_core.errors import DownloadError
+from resq_core.hub.http_get import get
 from resq_core.hub.partial import Partial
-from resq_core.hub.requests import get
 from resq_core.models.checkpoint_files import sha256_of
 
 __all__ = ["Limits", "Progress", "StoppedError", "download", "sha256_matches"]

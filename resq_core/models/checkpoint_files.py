@@ -47,8 +47,6 @@ _STANDS_IN_FOR = (
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
     ),
-    *(f"numpy.dtypes.{kind}DType" for kind in ("Float32", "Float64", "Int32", "Int64", "Bool")),
-    "_codecs.encode",
 )
 
 

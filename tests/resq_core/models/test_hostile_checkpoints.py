@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,32 @@ def test_numbers_of_a_training_log_are_passed_over(tmp_path: Path) -> None:
     for zipped in (True, False):
         torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
         assert torch.equal(read_tensors(tmp_path / "w.pth")["weight"], torch.ones(2))
+
+
+def test_a_log_of_openmmlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its class is not installed here, nor is it when the file is read."""
+
+    class HistoryBuffer:
+        def __init__(self) -> None:
+            self._log_history, self._count_history = np.ones(3), np.ones(3, np.int64)
+            self._statistics_methods = {"mean": self.mean}
+
+        def mean(self) -> float:
+            return 1.0
+
+    name = "mmengine.logging.history_buffer"
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = name, "HistoryBuffer"
+    module = ModuleType(name)
+    module.__dict__["HistoryBuffer"] = HistoryBuffer
+    with monkeypatch.context() as patch:
+        for part in ("mmengine", "mmengine.logging"):
+            patch.setitem(sys.modules, part, ModuleType(part))
+        patch.setitem(sys.modules, name, module)
+        hub = {"log_scalars": OrderedDict(loss=HistoryBuffer()), "runtime_info": {"iter": 3}}
+        content = {"meta": {}, "state_dict": {"weight": torch.ones(2)}, "message_hub": hub}
+        torch.save(content, tmp_path / "w.pth")
+    assert b"history_buffer" in (tmp_path / "w.pth").read_bytes()
+    assert list(read_tensors(tmp_path / "w.pth")) == ["weight"]
 
 
 def test_an_archive_that_grows_beyond_the_limit(
