@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from resq_core.errors import CheckpointError, DownloadError, LicenceError
 from resq_core.hub.archives import extract
 from resq_core.hub.download import Limits, Progress, StoppedError, download, sha256_matches
+from resq_core.hub.lock import alone_with
 from resq_core.models import PublishedWeights, convert
 from resq_core.models.checkpoint_files import sha256_of
 
@@ -77,22 +78,28 @@ def pull(
 
     Raises:
         LicenceError: the licence has to be accepted.
-        DownloadError: no address gave the right file; CheckpointError: it does not fit.
+        DownloadError: no address gave the right file, or another process is fetching it; CheckpointError: it does not fit.
     """
     if entry.non_commercial and not accept_licence:
         raise LicenceError(
             f"{entry.name} is for non-commercial use only ({entry.licence}); "
             "expected --accept-licence from whoever agrees"
         )
-    limits = limits or Limits()
-    folder = (cache or cache_dir()) / _FOLDER
-    target, receipt = folder / entry.file, folder / f"{entry.file}.json"
+    target = (cache or cache_dir()) / _FOLDER / entry.file
+    with alone_with(target):
+        return _pulled(entry, target, again, limits or Limits(), progress)
+
+
+def _pulled(
+    entry: PublishedWeights, target: Path, again: bool, limits: Limits, progress: Progress | None
+) -> Pulled:
+    receipt = target.with_name(f"{target.name}.json")
     pinned = None if entry.sha256 and not entry.sha256_advisory else _pinned(receipt)
     expected = pinned if entry.sha256_advisory else entry.sha256 or pinned
     digest = "" if again else _verified(target, expected)
     if not digest:
         digest = _from_anywhere(entry, target, expected, limits, progress)
-    weights = folder / f"{entry.name}.safetensors"
+    weights = target.with_name(f"{entry.name}.safetensors")
     if again or _made_from(weights) != digest:
         try:
             _convert(entry, target, digest, weights, limits)

@@ -32,10 +32,12 @@ def list_(as_json: _Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
         return
-    name = Column("name", no_wrap=True)  # it is there to be copied
-    table = Table(name, "network", "data", "metric", "licence", box=SIMPLE, pad_edge=False)
+    names = (Column(title, no_wrap=True) for title in ("name", "network"))  # to be copied
+    others = (Column(title, overflow="fold") for title in ("data", "metric", "licence"))
+    table = Table(*names, *others, box=SIMPLE, pad_edge=False)
     for entry in entries:
-        metric = "; ".join(f"{value:g} {name}" for name, value in entry.metrics.items())
+        what, value = next(iter(entry.metrics.items()))
+        metric = f"{value:g} {what.split(',')[0]}"
         table.add_row(entry.name, entry.arch, entry.dataset, metric, _licence(entry))
     Console().print(table)
 
@@ -85,16 +87,13 @@ def pull(
             "one before the last rewrite of the file, and every key and shape fits",
             highlight=False,
         )
-    result = {
-        "name": name,
-        "arch": entry.arch,
-        "options": entry.options,
-        "licence": entry.licence,
-        "non_commercial": entry.non_commercial,
-        "terms": entry.terms,
-        **asdict(pulled),
-    }
-    typer.echo(_as_json(result) if as_json else str(pulled.weights))
+    typer.echo(_as_json(_told(entry, pulled)) if as_json else str(pulled.weights))
+
+
+def _told(entry: PublishedWeights, pulled: hub.Pulled) -> dict[str, Any]:
+    """What `pull` prints as JSON."""
+    shown = {"name", "arch", "options", "licence", "non_commercial", "terms"}
+    return {**entry.model_dump(mode="json", include=shown), **asdict(pulled)}
 
 
 @models.command("import")

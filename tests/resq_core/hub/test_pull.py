@@ -10,6 +10,7 @@ import torch
 from resq_core.errors import CheckpointError, DownloadError, LicenceError
 from resq_core.hub import cache_dir, pull
 from resq_core.hub.download import StoppedError
+from resq_core.hub.lock import alone_with
 from resq_core.models import build, load_weights
 from tests.resq_core.hub.published import ARCH, checkpoint, packed, published
 from tests.resq_core.hub.shelf import Shelf, serving
@@ -27,7 +28,9 @@ def shelf(weights: bytes) -> Iterator[Shelf]:
 
 
 def files(cache: Path) -> list[str]:
-    return sorted(p.relative_to(cache).as_posix() for p in cache.rglob("*") if p.is_file())
+    """All but locks."""
+    found = (p.relative_to(cache) for p in cache.rglob("*") if p.is_file())
+    return sorted(p.as_posix() for p in found if not p.name.endswith(".lock"))
 
 
 def assert_loads(path: Path) -> None:
@@ -146,6 +149,16 @@ def test_a_licence_that_has_to_be_accepted(tmp_path: Path, shelf: Shelf) -> None
         pull(entry, tmp_path)
     assert shelf.asked == []
     assert_loads(pull(entry, tmp_path, accept_licence=True).weights)
+
+
+def test_one_process_at_a_time(tmp_path: Path, shelf: Shelf) -> None:
+    entry = published(shelf)
+    with (
+        alone_with(tmp_path / "checkpoints" / "w.pth"),
+        pytest.raises(DownloadError, match="another process is fetching"),
+    ):
+        pull(entry, tmp_path)
+    assert_loads(pull(entry, tmp_path).weights)
 
 
 def test_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
