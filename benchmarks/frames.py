@@ -81,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     card = zoo.card("street")
-    task = SegmentationTask(card.classes, card.palette, card.input_size, card.mean, card.std)
+    task = card.segmentation()
     for name, frames in clips(arguments.clip, arguments.frames, task).items():
         row = {"clip": name, "frames": len(frames), "threads": arguments.threads, "period": PERIOD}
         print(json.dumps(row | time_clip(frames)))

@@ -6,9 +6,10 @@ and its norm, C multiply-adds per pixel at 8×8 bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 __all__ = [
     "Counting",
@@ -18,7 +19,10 @@ __all__ = [
     "counted_macs",
     "policy_cost",
     "static_bops",
+    "weighted_mean",
 ]
+
+T = TypeVar("T")
 
 _INT8 = 8 * 8
 _FLOAT32 = 32 * 32
@@ -76,9 +80,9 @@ class FrameBops:
         return 1.0 - (self.frame + self.policy) / self.w8a8 if self.w8a8 else 0.0
 
     @classmethod
-    def of(cls, layers: Iterable[LayerReport]) -> FrameBops:
-        """Sum over layers."""
-        reports = list(layers)
+    def of(cls, layers: Sequence[LayerReport], counting: Counting = Counting.ALL) -> FrameBops:
+        """Sum over the layers that count, given in execution order."""
+        reports = _counted(layers, counting)
         macs = sum(r.macs for r in reports)
         return cls(
             sum(r.bops for r in reports),
@@ -136,8 +140,17 @@ def policy_cost(elements: int, n_quantizers: int) -> int:
 
 def counted_macs(macs: Mapping[str, int], counting: Counting) -> int:
     """Total multiply-accumulates of layers in execution order under a counting."""
-    values = list(macs.values())
-    return sum(values if counting is Counting.ALL else values[1:-1])
+    return sum(_counted(list(macs.values()), counting))
+
+
+def _counted(layers: Sequence[T], counting: Counting) -> Sequence[T]:
+    return layers if counting is Counting.ALL else layers[1:-1]
+
+
+def weighted_mean(layers: Sequence[LayerReport], attribute: str) -> float:
+    """The mean of one of the layers' attributes, weighted by their MACs; 0 without layers."""
+    macs = sum(r.macs for r in layers) or 1
+    return sum(r.macs * float(getattr(r, attribute)) for r in layers) / macs
 
 
 def static_bops(

@@ -28,8 +28,10 @@ from resq_core.residual import QuantizedWeight
 
 __all__ = ["DEFAULT_SAMPLES", "Clip", "Progress", "calibrate"]
 
-Clip = Sequence[Tensor] | Tensor
-"""Frames in order: a sequence of [1, C, H, W], or one tensor [N, C, H, W]; float32."""
+Clip = Sequence[Tensor] | Sequence[Sequence[Tensor]] | Tensor
+"""Frames in order: a sequence of [1, C, H, W], or one tensor [N, C, H, W]; float32.
+
+For a network with several inputs, a sequence of sequences of tensors."""
 
 Progress = Callable[[float], None]
 """Called with a fraction from 0 to 1."""
@@ -113,7 +115,7 @@ def calibrate(
     return Encodings(granularity, scales, about)
 
 
-def _frame(clip: Clip, index: int) -> Tensor:
+def _frame(clip: Clip, index: int) -> Tensor | Sequence[Tensor]:
     return clip[index : index + 1] if isinstance(clip, Tensor) else clip[index]
 
 

@@ -121,6 +121,37 @@ class Encodings:
         """These scales with `newer` ones added, replacing where both have a slot."""
         return Encodings(newer.granularity, {**self.scales, **newer.scales}, newer.about)
 
+    @classmethod
+    def joined(cls, parts: Mapping[str, Encodings]) -> Encodings:
+        """The encodings of a network that is run in parts: layers become `part.layer`.
+
+        Slots that one part lacks are left out, and `about` is that of the first part.
+        """
+        first = next(iter(parts.values()))
+        slots = [slot for slot in first.scales if all(slot in e.scales for e in parts.values())]
+        scales = {
+            slot: {
+                f"{part}.{layer}": scale
+                for part, encodings in parts.items()
+                for layer, scale in encodings.scales[slot].items()
+            }
+            for slot in slots
+        }
+        return cls(first.granularity, scales, first.about)
+
+    def part(self, name: str) -> Encodings:
+        """One part's share of what `joined` put together."""
+        start = f"{name}."
+        scales = {
+            slot: {
+                layer.removeprefix(start): scale
+                for layer, scale in layers.items()
+                if layer.startswith(start)
+            }
+            for slot, layers in self.scales.items()
+        }
+        return Encodings(self.granularity, scales, self.about)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `from_json` reads back exactly."""
         return {

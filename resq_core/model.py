@@ -58,6 +58,15 @@ class QuantizedModel:
         """The calibrated scales."""
         return self._encodings
 
+    @property
+    def module(self) -> nn.Module:
+        """The frozen float network; its weights are not to be changed."""
+        return self._graphs.module
+
+    def with_encodings(self, encodings: Encodings) -> QuantizedModel:
+        """The same network, precision and options with other scales; weights are shared."""
+        return QuantizedModel(self._graphs, self._precision, self._options, self._grid, encodings)
+
     def with_precision(self, precision: str | Precision) -> QuantizedModel:
         """The same network, calibration and options at other bits; weights are shared.
 
@@ -141,6 +150,18 @@ class QuantizedModel:
             self._runtime = runtime
         return Stream(runtime, self._precision, options)
 
+    def saved_options(self) -> dict[str, Any]:
+        """What a file holds beside weights and scales: the arguments of `quantize`."""
+        policy = self._options.policy
+        return {
+            "precision": str(self._precision),
+            "period": self._options.period,
+            "reference": str(self._options.reference),
+            "policy": str(policy.form),
+            "threshold": policy.threshold,
+            "grid": str(self._grid),
+        }
+
     def save(self, path: str | Path) -> None:
         """Write weights, options and encodings to one file; see docs/saved-models.md.
 
@@ -150,18 +171,10 @@ class QuantizedModel:
         graph = self._graphs.latest()
         if not self._encodings.scales or graph is None:
             raise CalibrationError("the model is not calibrated; call calibrate(clips) first")
-        policy = self._options.policy
         SavedModel(
             weights=self._graphs.module.state_dict(),
             architecture=models.architecture_of(self._graphs.module),
-            options={
-                "precision": str(self._precision),
-                "period": self._options.period,
-                "reference": str(self._options.reference),
-                "policy": str(policy.form),
-                "threshold": policy.threshold,
-                "grid": str(self._grid),
-            },
+            options=self.saved_options(),
             encodings=self._encodings,
             input_shapes=graph.input_shapes,
         ).write(Path(path))
@@ -227,6 +240,11 @@ def load(path: str | Path, model: nn.Module | None = None) -> QuantizedModel:
         SavedModelError: damaged, of another version, or not fitting the network.
     """
     saved = SavedModel.read(Path(path))
+    if "parts" in saved.options:
+        raise SavedModelError(
+            f"{path} holds a network that runs in the parts {saved.options['parts']}; "
+            "open it with resq_core.pipelines.QuantizedStm.load"
+        )
     if model is None:
         if saved.architecture is None:
             raise SavedModelError(
@@ -255,5 +273,4 @@ def load(path: str | Path, model: nn.Module | None = None) -> QuantizedModel:
     graph = quantized._graphs.latest()
     assert graph is not None
     saved.encodings.require_layers(op.name for op in graph.ops)
-    quantized._encodings = saved.encodings
-    return quantized
+    return quantized.with_encodings(saved.encodings)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from resq_core.bops import FrameBops, LayerReport, Totals
+from resq_core.bops import Counting, FrameBops, LayerReport, Totals, weighted_mean
 from resq_core.errors import OptionError, StreamClosedError
 from resq_core.graph_cache import check_inputs
 from resq_core.policy import Policy
@@ -88,6 +88,7 @@ class StepResult:
             residual frames.
         index: frames before this one in the stream.
         bops: bit operations beside their baselines, every layer counted.
+        bops_paper: the same as the paper's tables count: without the first and the last layer.
         mean_bits: activation bits averaged over layers by their MACs, 0 to 8.
         active_fraction: output pixels computed, halo included, weighted by MACs, 0 to 1.
         clipped_fraction: residual values that the top quantizer clamped, weighted by MACs.
@@ -101,6 +102,7 @@ class StepResult:
     reason: str | None
     index: int
     bops: FrameBops
+    bops_paper: FrameBops
     mean_bits: float
     active_fraction: float
     clipped_fraction: float
@@ -114,7 +116,7 @@ class Stream:
     def __init__(self, runtime: Runtime, precision: Precision, options: StreamOptions) -> None:
         self._runtime, self._precision, self._options = runtime, precision, options
         self._state = StreamState()
-        self._totals = Totals()
+        self._totals, self._totals_paper = Totals(), Totals()
         self._closed = False
 
     @property
@@ -129,13 +131,24 @@ class Stream:
 
     @property
     def totals(self) -> Totals:
-        """Running sums over all frames so far."""
+        """Running sums over all frames so far, every layer counted."""
         return self._totals
+
+    @property
+    def totals_paper(self) -> Totals:
+        """The same without each frame's first and last layer, as the paper counts."""
+        return self._totals_paper
 
     @property
     def nbytes(self) -> int:
         """Bytes of keyframe activations that the stream holds."""
         return self._state.nbytes
+
+    @property
+    def anchor_due(self) -> bool:
+        """The clock makes the next frame a keyframe, whatever the frame holds."""
+        since = self._state.since_anchor
+        return since == 0 or self._precision.is_frame or since >= self._options.period
 
     def update(self, period: int | None = None, threshold: float | None = None) -> None:
         """Change the period T or the policy threshold from the next frame on.
@@ -163,7 +176,8 @@ class Stream:
             x: float32 input of the network, e.g. [1, 3, H, W]; a sequence for several inputs.
             bit_map: also return where the bits went.
             layers: also return a report per layer.
-            anchor: a reason to run this frame as a keyframe whatever the clock says.
+            anchor: a reason to run this frame as a keyframe whatever the clock says; it is what
+                the result then names, also where the size has changed.
 
         Raises:
             InputError: the frame is unusable; the stream goes on as if it had not come.
@@ -190,12 +204,10 @@ class Stream:
         if state.since_anchor == 0:
             return "first_frame" if self._totals.frames == 0 else given or "restart"
         if state.input_shapes != tuple(tuple(t.shape) for t in inputs):
-            return "size_changed"
+            return given or "size_changed"
         if given is not None:
             return given
-        if self._precision.is_frame or state.since_anchor >= self._options.period:
-            return "period"
-        return None
+        return "period" if self.anchor_due else None
 
     def _run(self, inputs: Sequence[Tensor], is_anchor: bool, bit_map: bool) -> FrameRun:
         state, runtime, options = self._state, self._runtime, self._options
@@ -214,23 +226,21 @@ class Stream:
 
     def _result(self, run: FrameRun, reason: str | None, layers: bool) -> StepResult:
         bops = FrameBops.of(run.layers)
-        macs = sum(r.macs for r in run.layers) or 1
-
-        def weighted(field: str) -> float:
-            return sum(r.macs * float(getattr(r, field)) for r in run.layers) / macs
-
-        mean_bits = weighted("mean_bits")
+        bops_paper = FrameBops.of(run.layers, Counting.PAPER)
+        mean_bits = weighted_mean(run.layers, "mean_bits")
         index = self._totals.frames
         self._totals.add(bops, mean_bits, reason is not None)
+        self._totals_paper.add(bops_paper, mean_bits, reason is not None)
         return StepResult(
             output=run.output,
             is_anchor=reason is not None,
             reason=reason,
             index=index,
             bops=bops,
+            bops_paper=bops_paper,
             mean_bits=mean_bits,
-            active_fraction=weighted("active_fraction"),
-            clipped_fraction=weighted("clipped_fraction"),
+            active_fraction=weighted_mean(run.layers, "active_fraction"),
+            clipped_fraction=weighted_mean(run.layers, "clipped_fraction"),
             bit_map=run.bit_map,
             layers=run.layers if layers else None,
         )

@@ -66,7 +66,6 @@ class ActiveStream:
         self._lane = lane
         self._updates: list[StreamUpdate] = []
         self._refused: list[EngineError] = []
-        self._shape: tuple[int, ...] | None = None
         self._opened, self._cache = time.perf_counter(), 0
         services.metrics.streams_active.labels(self._model).inc()
 
@@ -88,7 +87,7 @@ class ActiveStream:
 
     def started(self, name: str) -> Started:
         """The answer to `stream.start`."""
-        spec, options = self._stream.spec, self._options
+        spec, options, joints = self._stream.spec, self._options, self._card.joint_set
         return Started.model_validate(
             {
                 "id": name,
@@ -104,7 +103,9 @@ class ActiveStream:
                 "input": options.input,
                 "outputs": options.outputs,
                 "classes": self._card.classes,
-                "palette": self._card.palette,
+                "palette": self._card.colours,
+                "joints": joints.names if joints else (),
+                "skeleton": joints.skeleton if joints else (),
                 "credits": self._services.config.credits,
             }
         )
@@ -135,9 +136,6 @@ class ActiveStream:
 
     async def _step(self, ready: Ready) -> None:
         anchor = "requested" if Flags.ANCHOR in ready.flags else None
-        if self._shape not in (None, ready.image.shape):
-            anchor = "size_changed"
-            self.outbox.text(dump(Reset(reason=anchor)))
         updates, self._updates = self._updates, []
         try:
             result = await self._lane.run(lambda: self._work(ready, anchor, updates))
@@ -149,8 +147,9 @@ class ActiveStream:
         if result is None:
             self._drop(ready.seq, "deadline", None)
             return
-        self._shape = ready.image.shape
         self._count(result.meta)
+        if result.meta.anchor_reason == "size_changed":
+            self.outbox.text(dump(Reset(reason="size_changed")))
         displaced = self.outbox.result(result)
         if displaced is not None:
             self._drop(displaced.meta.seq, "slow_reader", None)
@@ -164,7 +163,7 @@ class ActiveStream:
             return None
         out = self._stream.step(ready.image, outputs.bit_map, outputs.layers, anchor)
         inferred = time.perf_counter()
-        named = encode_blobs(out, outputs, self._card.palette)
+        named = encode_blobs(out, outputs, self._card.colours)
         timings = Timings(
             receive=_ms(ready.received, ready.decode_start),
             decode=_ms(ready.decode_start, ready.decoded),
@@ -178,7 +177,7 @@ class ActiveStream:
 
     def _apply(self, update: StreamUpdate) -> None:
         try:
-            self._stream.update(update.period, update.threshold)
+            self._stream.update(update)
             self._outputs = update.outputs or self._outputs
         except EngineError as error:
             self._refused.append(error)

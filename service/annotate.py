@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.messages import Bops
 
-__all__ = ["Figures", "annotate"]
+__all__ = ["Figures", "Prediction", "annotate"]
 
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -25,6 +26,26 @@ _ANCHOR = (255, 190, 60)
 # 0 bits is night, 4 teal, 8 bits bright: readable without telling red from green
 _STOPS = np.array([[26, 30, 44], [38, 148, 152], [250, 226, 110]], np.float32)
 _BLEND = 0.5
+_MIN_SCORE = 0.2  # of a joint that is drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is drawn over the picture.
+
+    Attributes:
+        colours: RGB by class id, by object, or by joint.
+        ids: class or object ids, uint8 [H, W]; what has no colour stays as the picture is.
+        background: the id that stays as the picture is; None for none.
+        keypoints: x, y in pixels and a score for each joint.
+        skeleton: pairs of joints to connect.
+    """
+
+    colours: Sequence[tuple[int, int, int]]
+    ids: NDArray[np.uint8] | None = None
+    background: int | None = None
+    keypoints: Sequence[Sequence[float]] = ()
+    skeleton: Sequence[tuple[int, int]] = ()
 
 
 class Figures(Protocol):
@@ -58,8 +79,7 @@ class Figures(Protocol):
 
 def annotate(
     image: NDArray[np.uint8],
-    ids: NDArray[np.uint8],
-    palette: Sequence[tuple[int, int, int]],
+    prediction: Prediction,
     bit_map: NDArray[np.float32],
     figures: Figures,
     title: str,
@@ -68,8 +88,7 @@ def annotate(
 
     Args:
         image: uint8 [H, W, 3] RGB.
-        ids: class ids, uint8 [H, W]; ids without a colour stay as the picture is.
-        palette: RGB by class id.
+        prediction: a mask or a pose.
         bit_map: float32 [h, w], 0 to 8 bits.
         figures: of the frame.
         title: model and precision.
@@ -81,7 +100,7 @@ def annotate(
     factor = min(1.0, _MAX_HEIGHT / height)
     shown = (max(round(width * factor), 2), max(round(height * factor), 2))
     panel = Image.new("RGB", _canvas(shown), _PAPER)
-    overlay = Image.fromarray(_overlay(image, ids, palette)).resize(shown)
+    overlay = _drawn(image, prediction).resize(shown)
     panel.paste(overlay, (0, 0))
     heat = Image.fromarray(_heat(bit_map)).resize(shown, Image.Resampling.NEAREST)
     panel.paste(heat, (shown[0] + _GAP, 0))
@@ -106,14 +125,38 @@ def _canvas(shown: tuple[int, int]) -> tuple[int, int]:
     return width + width % 2, height + height % 2
 
 
+def _drawn(image: NDArray[np.uint8], prediction: Prediction) -> Image.Image:
+    mixed = image if prediction.ids is None else _overlay(image, prediction.ids, prediction)
+    picture = Image.fromarray(mixed)
+    _draw_skeleton(picture, prediction)
+    return picture
+
+
 def _overlay(
-    image: NDArray[np.uint8], ids: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]
+    image: NDArray[np.uint8], ids: NDArray[np.uint8], prediction: Prediction
 ) -> NDArray[np.uint8]:
     colours = np.zeros((256, 3), np.float32)
-    colours[: len(palette)] = palette
-    known = (ids < len(palette))[..., None]
+    known = np.zeros(256, bool)
+    colours[: len(prediction.colours)] = prediction.colours
+    known[: len(prediction.colours)] = True
+    if prediction.background is not None:
+        known[prediction.background] = False
     mixed = image * (1 - _BLEND) + colours[ids] * _BLEND
-    return np.where(known, mixed, image).astype(np.uint8)
+    return np.where(known[ids][..., None], mixed, image).astype(np.uint8)
+
+
+def _draw_skeleton(picture: Image.Image, prediction: Prediction) -> None:
+    draw, points = ImageDraw.Draw(picture), prediction.keypoints
+    width = max(2, picture.width // 200)
+    seen = [point[2] > _MIN_SCORE for point in points]
+    for a, b in prediction.skeleton:
+        if seen[a] and seen[b]:
+            line = (*points[a][:2], *points[b][:2])
+            draw.line(line, prediction.colours[b], width)
+    for point, colour, shown in zip(points, prediction.colours, seen, strict=False):
+        if shown:
+            x, y, radius = point[0], point[1], width + 1
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
 
 
 def _heat(bits: NDArray[np.float32]) -> NDArray[np.uint8]:

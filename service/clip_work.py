@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.annotate import annotate
+from service.annotate import Prediction, annotate
 from service.decoder import ClipFrame, ClipLimits, open_clip
 from service.encoder import VideoWriter
 from service.engine import Engine, FrameError, StepOutput, StreamSpec, StreamTotals
 from service.pictures import Picture
+from service.results import pose_figures
 
 __all__ = ["ClipWork"]
 
@@ -41,7 +42,6 @@ class ClipWork:
     ) -> None:
         self._card = engine.card(spec.model)
         self._started = time.perf_counter()
-        self._shape: tuple[int, ...] | None = None
         self._canvas = (0, 0)
         self._video: VideoWriter | None = None
         self._folder = folder
@@ -79,16 +79,13 @@ class ClipWork:
         if frame is None:
             return False
         self.frames += 1
-        shape = frame.image.shape
-        anchor = "size_changed" if self._shape not in (None, shape) else None
         start = time.perf_counter()
         try:
-            out = self._stream.step(frame.image, True, False, anchor)
+            out = self._stream.step(frame.image, True, False, None)
         except FrameError as error:
             self.drops += 1
             self._write({"index": frame.index, "pts_us": frame.pts_us, "drop": str(error)})
             return True
-        self._shape = shape
         self.results += 1
         self._write(_figures(frame, out, 1000 * (time.perf_counter() - start)))
         self._draw(frame.image, out)
@@ -129,7 +126,7 @@ class ClipWork:
 
     def _draw(self, image: Picture, out: StepOutput) -> None:
         assert out.bit_map is not None
-        picture = annotate(image, out.ids, self._card.palette, out.bit_map, out, self._title)
+        picture = annotate(image, self._prediction(out), out.bit_map, out, self._title)
         if self._video is None:
             path, size = self._folder / "annotated.mp4", (picture.shape[0], picture.shape[1])
             self._video = self._stack.enter_context(VideoWriter(path, self._clip.fps, size))
@@ -138,6 +135,16 @@ class ClipWork:
             height, width = self._canvas
             picture = np.asarray(Image.fromarray(picture).resize((width, height)))
         self._video.write(picture)
+
+    def _prediction(self, out: StepOutput) -> Prediction:
+        joints = self._card.joint_set
+        return Prediction(
+            colours=self._card.colours,
+            ids=out.ids,
+            background=0 if self._card.task == "vos" else None,
+            keypoints=() if out.pose is None else out.pose.keypoints.tolist(),
+            skeleton=joints.skeleton if joints else (),
+        )
 
 
 def _figures(frame: ClipFrame, out: StepOutput, infer_ms: float) -> dict[str, Any]:
@@ -151,4 +158,5 @@ def _figures(frame: ClipFrame, out: StepOutput, infer_ms: float) -> dict[str, An
         "mean_bits": out.mean_bits,
         "active_fraction": out.active_fraction,
         "clipped_fraction": out.clipped_fraction,
+        **pose_figures(out),
     }

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resq_core import QuantizedModel, Stream, zoo
+from resq_core import QuantizedModel, zoo
 from resq_core.errors import (
     CalibrationError,
     InputError,
@@ -24,9 +24,10 @@ from resq_core.errors import (
     ResqError,
     UnknownModelError,
 )
-from resq_core.tasks.segmentation import SegmentationTask
+from resq_core.pipelines import Pipeline, PosePipeline, SegmentationPipeline
+from resq_core.tasks import Box, Pose
 from resq_core.zoo import ModelCard
-from service.messages import Bops
+from service.messages import Bops, PoseStart, StreamUpdate, VosStart
 from service.pictures import Picture
 
 __all__ = [
@@ -66,6 +67,8 @@ class StreamSpec:
     threshold: float | None = None
     policy: str | None = None
     reference: str | None = None
+    pose: PoseStart | None = None
+    vos: VosStart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,16 @@ class StepOutput:
     """One frame's result.
 
     Attributes:
-        ids: class ids uint8 [H, W], of the frame's size.
+        ids: class or object ids uint8 [H, W], of the frame's size; None of a pose.
+        pose: joints and the box that was looked at; None of a mask.
         bit_map: float32 [h, w], bits 0 to 8, or None.
         layers: facts per layer, JSON-ready, or None.
         index, is_anchor, anchor_reason, bops, mean_bits, active_fraction, clipped_fraction: as on
             the wire.
     """
 
-    ids: NDArray[np.uint8]
+    ids: NDArray[np.uint8] | None
+    pose: Pose | None
     index: int
     is_anchor: bool
     anchor_reason: str | None
@@ -128,8 +133,8 @@ class EngineStream(Protocol):
         """Run a frame; `anchor` is a reason to run it as a ResQ keyframe. Raises FrameError."""
         ...
 
-    def update(self, period: int | None, threshold: float | None) -> None:
-        """Change options from the next frame on. Raises EngineError and changes nothing."""
+    def update(self, changes: StreamUpdate) -> None:
+        """Change options from the next frame on. Raises EngineError."""
         ...
 
     def close(self) -> None:
@@ -198,19 +203,29 @@ class LocalEngine:
     def open(self, spec: StreamSpec) -> LocalStream:
         """Open a stream, loading its model at first use. Raises EngineError."""
         card = self.card(spec.model)
+        for task, given in (("pose", spec.pose), ("vos", spec.vos)):
+            if given is not None and card.task != task:
+                raise EngineError(task, f"{card.name} does {card.task}; it takes no {task} options")
         try:
-            model = self._model(spec.model)
-            if spec.precision is not None:
-                model = model.with_precision(spec.precision)
-            stream = model.stream(
-                period=spec.period,
-                reference=spec.reference,
-                policy=spec.policy,
-                threshold=spec.threshold,
-            )
+            return LocalStream(card.name, self._pipeline(card, spec))
         except ResqError as error:
             _refuse(error)
-        return LocalStream(card, stream)
+
+    def _pipeline(self, card: ModelCard, spec: StreamSpec) -> Pipeline:
+        model = self._model(spec.model)
+        if spec.precision is not None:
+            model = model.with_precision(spec.precision)
+        stream = model.stream(
+            period=spec.period,
+            reference=spec.reference,
+            policy=spec.policy,
+            threshold=spec.threshold,
+        )
+        if card.task == "pose":
+            pose = spec.pose or PoseStart()
+            box = None if pose.box is None else Box(*pose.box)
+            return PosePipeline(stream, card.pose(), box, pose.follow)
+        return SegmentationPipeline(stream, card.segmentation())
 
     def _model(self, name: str) -> QuantizedModel:
         with self._lock:
@@ -222,19 +237,16 @@ class LocalEngine:
 class LocalStream:
     """An `EngineStream` of this process."""
 
-    def __init__(self, card: ModelCard, stream: Stream) -> None:
-        self._name, self._stream = card.name, stream
-        self._task = SegmentationTask(
-            card.classes, card.palette, card.input_size, card.mean, card.std
-        )
+    def __init__(self, model: str, pipeline: Pipeline) -> None:
+        self._model, self._pipeline = model, pipeline
 
     @property
     def spec(self) -> StreamSpec:
         """The options in force, nothing None."""
-        options = self._stream.options
+        options = self._pipeline.options
         return StreamSpec(
-            model=self._name,
-            precision=str(self._stream.precision),
+            model=self._model,
+            precision=str(self._pipeline.precision),
             period=options.period,
             threshold=options.policy.threshold,
             policy=str(options.policy.form),
@@ -244,7 +256,7 @@ class LocalStream:
     @property
     def totals(self) -> StreamTotals:
         """Sums so far."""
-        t = self._stream.totals
+        t = self._pipeline.totals
         return StreamTotals(
             frames=t.frames,
             anchors=t.anchors,
@@ -259,21 +271,18 @@ class LocalStream:
     @property
     def nbytes(self) -> int:
         """Bytes of state held."""
-        return self._stream.nbytes
+        return self._pipeline.nbytes
 
     def step(self, image: Picture, bit_map: bool, layers: bool, anchor: str | None) -> StepOutput:
         """Run a frame; `anchor` is a reason to run it as a ResQ keyframe. Raises FrameError."""
         try:
-            x = self._task.preprocess(image)
-            r = self._stream.step(x, bit_map=bit_map, layers=layers, anchor=anchor)
-            logits = r.output if isinstance(r.output, torch.Tensor) else r.output[0]
-            height, width = image.shape[:2]
-            ids = self._task.postprocess(logits, (height, width))
+            r = self._pipeline.step(image, bit_map, layers, anchor)
         except InputError as error:
             raise FrameError(str(error)) from error
-        b = r.bops
+        b, pose = r.bops, r.output if isinstance(r.output, Pose) else None
         return StepOutput(
-            ids=ids,
+            ids=r.output if pose is None else None,
+            pose=pose,
             index=r.index,
             is_anchor=r.is_anchor,
             anchor_reason=r.reason,
@@ -285,16 +294,21 @@ class LocalStream:
             layers=None if r.layers is None else [_facts(layer) for layer in r.layers],
         )
 
-    def update(self, period: int | None, threshold: float | None) -> None:
-        """Change options from the next frame on. Raises EngineError and changes nothing."""
+    def update(self, changes: StreamUpdate) -> None:
+        """Change options from the next frame on. Raises EngineError."""
+        pipeline = self._pipeline
+        if changes.box is not None and not isinstance(pipeline, PosePipeline):
+            raise EngineError("box", f"{self._model} is no pose model; it takes no box")
         try:
-            self._stream.update(period=period, threshold=threshold)
+            pipeline.update(period=changes.period, threshold=changes.threshold)
+            if changes.box is not None and isinstance(pipeline, PosePipeline):
+                pipeline.move(Box(*changes.box))
         except ResqError as error:
             _refuse(error)
 
     def close(self) -> None:
         """Free the state."""
-        self._stream.close()
+        self._pipeline.close()
 
 
 def _facts(layer: Any) -> dict[str, Any]:
@@ -309,7 +323,7 @@ def _refuse(error: ResqError) -> NoReturn:
         field = "model"
     elif isinstance(error, OptionError):
         text = str(error)
-        named = [f for f in ("period", "threshold", "policy", "reference") if f in text]
+        named = [f for f in ("period", "threshold", "policy", "reference", "box") if f in text]
         field = named[0] if named else "options"
     else:
         raise error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 __all__ = [
     "Blob",
@@ -13,25 +13,33 @@ __all__ = [
     "Ended",
     "ErrorMessage",
     "InputKind",
+    "ObjectMask",
     "Outputs",
+    "PoseStart",
     "Reset",
     "ResultMeta",
+    "Rle",
     "Started",
     "Stats",
     "StreamEnd",
     "StreamStart",
     "StreamUpdate",
     "Timings",
+    "VosStart",
     "explain",
 ]
 
 MAX_PERIOD = 1_000_000
 MAX_DEADLINE_MS = 60_000
+MAX_OBJECTS = 32
 
 InputKind = Literal["image", "h264", "vp8", "rgb"]
 Period = Annotated[int, Field(ge=1, le=MAX_PERIOD)]
 Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 StreamId = Annotated[str, Field(pattern=r"\A[A-Za-z0-9._-]{1,64}\z")]
+Coordinate = Annotated[float, Field(allow_inf_nan=False)]
+Box = Annotated[list[Coordinate], Field(min_length=4, max_length=4)]
+ObjectId = Annotated[int, Field(ge=1, le=255)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -45,6 +53,48 @@ class Outputs(_Message):
     mask: Literal["png", "zlib", "none"] = "zlib"
     bit_map: bool = False
     layers: bool = False
+
+
+class Rle(_Message):
+    """A mask as COCO run lengths: `size` is [h, w]; `counts` run down the columns, as numbers or in
+    COCO's compressed text.
+    """
+
+    size: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+    counts: list[Annotated[int, Field(ge=0)]] | str
+
+
+class ObjectMask(_Message):
+    """One object to follow, by its mask or by a box that it fills; `id` is its value in results."""
+
+    id: ObjectId
+    rle: Rle | None = None
+    box: Box | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ObjectMask:
+        if (self.rle is None) == (self.box is None):
+            raise ValueError("exactly one of rle and box")
+        return self
+
+
+class PoseStart(_Message):
+    """Whose pose: `box` is [x, y, width, height] in pixels, None takes the whole picture; with
+    `follow` it moves along with the keypoints, at anchors only.
+    """
+
+    box: Box | None = None
+    follow: bool = True
+
+
+class VosStart(_Message):
+    """What to segment: the first frame's objects, as a palette PNG in base64 whose indices are the
+    ids (0 is background), or one by one. `memory_limit`: frames that are remembered.
+    """
+
+    png: str | None = None
+    objects: Annotated[list[ObjectMask], Field(max_length=MAX_OBJECTS)] = []
+    memory_limit: Annotated[int, Field(ge=1, le=64)] | None = None
 
 
 class StreamStart(_Message):
@@ -62,15 +112,22 @@ class StreamStart(_Message):
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
     input: InputKind = "image"
     outputs: Outputs = Outputs()
+    pose: PoseStart | None = None
+    vos: VosStart | None = None
 
 
 class StreamUpdate(_Message):
-    """Client: change options from the next frame on; what is None stays."""
+    """Client: change options from the next frame on; what is None stays. `box` moves the crop of a
+    pose stream, objects come and go in a VOS stream; both make the next frame an anchor.
+    """
 
     type: Literal["stream.update"] = "stream.update"
     period: Period | None = None
     threshold: Threshold | None = None
     outputs: Outputs | None = None
+    box: Box | None = None
+    add_objects: Annotated[list[ObjectMask], Field(max_length=MAX_OBJECTS)] = []
+    remove_objects: Annotated[list[ObjectId], Field(max_length=MAX_OBJECTS)] = []
 
 
 class StreamEnd(_Message):
@@ -97,6 +154,8 @@ class Started(_Message):
     outputs: Outputs
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
+    joints: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
     credits: int
 
 
@@ -190,7 +249,9 @@ class Blob(_Message):
 
 
 class ResultMeta(_Message):
-    """The meta of a result frame; its blobs follow in the order of `blobs`."""
+    """The meta of a result frame; its blobs follow in the order of `blobs`. Of a pose stream:
+    `keypoints` (x, y in pixels of the picture, score) and the `box` that was looked at.
+    """
 
     seq: int
     pts_us: int
@@ -202,6 +263,8 @@ class ResultMeta(_Message):
     mean_bits: float
     active_fraction: float
     clipped_fraction: float
+    keypoints: tuple[tuple[float, float, float], ...] | None = None
+    box: tuple[float, float, float, float] | None = None
     blobs: tuple[Blob, ...]
 
 
@@ -213,5 +276,6 @@ def explain(error: ValidationError) -> tuple[str, str]:
         return field, f"{field} is not an option of this message"
     got: Any = first.get("input")
     shown = repr(got) if len(repr(got)) <= 80 else f"{type(got).__name__}"
-    wanted = first["msg"].removeprefix("Input should be ")
+    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    wanted = wanted.replace("List should have", "a list with")
     return field, f"{field} is {shown}; expected {wanted}"

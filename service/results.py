@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from typing import Any
 
 from service.engine import StepOutput
 from service.masks import mask_png, pack_bits, pack_ids
 from service.messages import Blob, Outputs, ResultMeta, Timings
 
-__all__ = ["encode_blobs", "result_meta"]
+__all__ = ["encode_blobs", "pose_figures", "result_meta"]
 
 
 def result_meta(
@@ -27,8 +28,22 @@ def result_meta(
         mean_bits=out.mean_bits,
         active_fraction=out.active_fraction,
         clipped_fraction=out.clipped_fraction,
+        **pose_figures(out),
         blobs=blobs,
     )
+
+
+def pose_figures(out: StepOutput) -> dict[str, Any]:
+    """Keypoints and box of a pose as they stand in results; empty of a mask."""
+    if out.pose is None:
+        return {}
+    points = tuple(
+        (round(float(x), 2), round(float(y), 2), round(float(score), 4))
+        for x, y, score in out.pose.keypoints
+    )
+    box = out.pose.box
+    sides = (box.x, box.y, box.width, box.height)
+    return {"keypoints": points, "box": tuple(round(side, 2) for side in sides)}
 
 
 def encode_blobs(
@@ -41,7 +56,9 @@ def encode_blobs(
         fields = {"name": name, "format": form, "size": len(data), "shape": shape}
         named.append((Blob.model_validate(fields), data))
 
-    if outputs.mask == "zlib":
+    if out.ids is None:
+        pass  # a pose stands in the meta
+    elif outputs.mask == "zlib":
         add("mask", "zlib-ids", pack_ids(out.ids), out.ids.shape)
     elif outputs.mask == "png":
         add("mask", "png", mask_png(out.ids, palette), out.ids.shape)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from service.config import Config
 from service.engine import Engine, StreamSpec
+from service.messages import PoseStart, VosStart
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 
@@ -39,6 +40,8 @@ class Services:
         threshold: float | None = None,
         policy: str | None = None,
         reference: str | None = None,
+        pose: PoseStart | None = None,
+        vos: VosStart | None = None,
     ) -> StreamSpec:
         """What a stream asks for, with this server's defaults where it says nothing.
 
@@ -54,4 +57,6 @@ class Services:
             threshold=threshold,
             policy=policy,
             reference=reference,
+            pose=pose,
+            vos=vos,
         )

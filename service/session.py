@@ -130,6 +130,8 @@ class Session:
             options.threshold,
             options.policy,
             options.reference,
+            options.pose,
+            options.vos,
         )
         lane = self._services.scheduler.lane()
         try:

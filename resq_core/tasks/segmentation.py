@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from resq_core.errors import InputError, OptionError
+from resq_core.tasks.pictures import (
+    Picture,
+    check_picture,
+    check_size,
+    check_statistics,
+    normalised,
+)
 
 __all__ = ["SegmentationTask"]
 
-Picture = NDArray[np.uint8]
-
-_MAX_SIDE = 16_384
 _MAX_CLASSES = 256  # a mask holds one byte per pixel
 
 
@@ -43,8 +45,8 @@ class SegmentationTask:
         if not 1 <= len(classes) <= _MAX_CLASSES:
             raise OptionError(f"{len(classes)} classes given; expected 1 to {_MAX_CLASSES}")
         _check_palette(palette, len(classes))
-        _check_size(input_size, "input_size", OptionError)
-        _check_statistics(mean, std)
+        check_size(input_size, "input_size", OptionError)
+        check_statistics(mean, std)
         self.classes = tuple(classes)
         self.palette = tuple(palette)
         self.input_size = (input_size[0], input_size[1])
@@ -61,14 +63,14 @@ class SegmentationTask:
 
         Raises InputError for another shape or type, or a side above 16,384 pixels.
         """
-        _check_picture(image)
+        check_picture(image)
         x = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         if tuple(x.shape[-2:]) != self.input_size:
             x = F.interpolate(
                 x, self.input_size, mode="bilinear", align_corners=False, antialias=True
             )
         x = x.to(torch.float32, memory_format=torch.contiguous_format)
-        return (x / 255 - self._mean) / self._std
+        return normalised(x, self._mean, self._std)
 
     def postprocess(self, logits: Tensor, size: tuple[int, int]) -> Picture:
         """Logits float [1, K, h, w] to class ids uint8 [H, W], where size is (H, W).
@@ -83,7 +85,7 @@ class SegmentationTask:
                 f"logits have the shape {tuple(logits.shape)}; "
                 f"expected [1, {len(self.classes)}, h, w]"
             )
-        _check_size(size, "size", InputError)
+        check_size(size, "size", InputError)
         scores = logits.detach().float()
         if tuple(scores.shape[-2:]) != tuple(size):
             scores = F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
@@ -105,7 +107,7 @@ class SegmentationTask:
         Raises InputError where the picture is not a picture or the mask has another size, and
         OptionError for an alpha outside 0 to 1.
         """
-        _check_picture(image)
+        check_picture(image)
         _check_ids(ids)
         if ids.shape != image.shape[:2]:
             raise InputError(f"the mask is {ids.shape} and the picture {image.shape[:2]} (H, W)")
@@ -118,22 +120,9 @@ class SegmentationTask:
         return result
 
 
-def _check_picture(image: Picture) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InputError(
-            f"the picture is {image.dtype} {list(image.shape)}; expected uint8 [H, W, 3]"
-        )
-    _check_size(image.shape[:2], "the picture's size", InputError)
-
-
 def _check_ids(ids: Picture) -> None:
     if ids.dtype != np.uint8 or ids.ndim != 2:
         raise InputError(f"the mask is {ids.dtype} {list(ids.shape)}; expected uint8 [H, W]")
-
-
-def _check_size(size: Sequence[int], what: str, error: type[InputError | OptionError]) -> None:
-    if len(size) != 2 or not all(1 <= side <= _MAX_SIDE for side in size):
-        raise error(f"{what} is {tuple(size)}; expected (H, W), each 1 to {_MAX_SIDE} pixels")
 
 
 def _check_palette(palette: Sequence[tuple[int, int, int]], classes: int) -> None:
@@ -142,10 +131,3 @@ def _check_palette(palette: Sequence[tuple[int, int, int]], classes: int) -> Non
     for index, colour in enumerate(palette):
         if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
             raise OptionError(f"colour {index} is {colour}; expected R, G, B from 0 to 255")
-
-
-def _check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
-    if len(mean) != 3 or not all(math.isfinite(value) for value in mean):
-        raise OptionError(f"mean is {list(mean)}; expected three finite values")
-    if len(std) != 3 or not all(math.isfinite(value) and value > 0 for value in std):
-        raise OptionError(f"std is {list(std)}; expected three finite values above 0")

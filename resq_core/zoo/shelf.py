@@ -1,50 +1,73 @@
-"""Find and load the models that come with the package."""
+"""Folders of ready models: the one that comes with the package, and any of the user's."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
-from resq_core.errors import UnknownModelError
+from pydantic import ValidationError
+
+from resq_core.errors import SavedModelError, UnknownModelError
 from resq_core.model import QuantizedModel
 from resq_core.model import load as load_saved
 from resq_core.precision import Precision
 from resq_core.zoo.cards import ModelCard
 
-__all__ = ["card", "load", "names"]
-
-_SHELF = Path(__file__).parent
+__all__ = ["PACKAGED", "Shelf", "card", "load", "names"]
 
 
-def names() -> tuple[str, ...]:
-    """Models that come with the package."""
-    return tuple(sorted(p.parent.name for p in _SHELF.glob("*/card.json")))
+class Shelf:
+    """A folder with a folder per model: `NAME/card.json` beside `NAME/NAME.resq`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> tuple[str, ...]:
+        """The models on it, sorted."""
+        return tuple(sorted(p.parent.name for p in self._folder.glob("*/card.json")))
+
+    def card(self, name: str) -> ModelCard:
+        """A model's card.
+
+        Raises:
+            UnknownModelError: listing the names there are.
+            SavedModelError: the card cannot be read, or belongs to another name.
+        """
+        if name not in self.names():
+            known = ", ".join(self.names())
+            raise UnknownModelError(f"no model is called {name!r}; there are: {known}")
+        path = self._folder / name / "card.json"
+        try:
+            found = ModelCard.model_validate_json(path.read_text("utf-8"))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise SavedModelError(f"{path}: {field}: {first['msg']}") from error
+        if found.name != name:
+            raise SavedModelError(f"{path} is the card of {found.name!r}; expected {name!r}")
+        return found
+
+    def path(self, name: str) -> Path:
+        """Where the model's saved file is. Raises as `card` does."""
+        return self._folder / self.card(name).name / f"{name}.resq"
+
+    def load(self, name: str, precision: str | Precision | None = None) -> QuantizedModel:
+        """Load a calibrated model.
+
+        Args:
+            name: see `names`.
+            precision: one of the card's; None takes the model's own default.
+
+        Raises:
+            UnknownModelError: no such model.
+            SavedModelError: its file is damaged or of another version.
+            PrecisionError: it does not parse.
+            CalibrationError: the model is not calibrated for it.
+        """
+        model = load_saved(self.path(name))
+        return model if precision is None else model.with_precision(precision)
 
 
-@lru_cache(maxsize=64)
-def card(name: str) -> ModelCard:
-    """A model's card.
+PACKAGED = Shelf(Path(__file__).parent)
+"""The models that come with the package."""
 
-    Raises:
-        UnknownModelError: listing the names there are.
-    """
-    if name not in names():
-        raise UnknownModelError(f"no model is called {name!r}; there are: {', '.join(names())}")
-    return ModelCard.model_validate_json((_SHELF / name / "card.json").read_text("utf-8"))
-
-
-def load(name: str, precision: str | Precision | None = None) -> QuantizedModel:
-    """Load a calibrated model.
-
-    Args:
-        name: see `names`.
-        precision: one of the card's; None takes the model's own default.
-
-    Raises:
-        UnknownModelError: no such model.
-        PrecisionError: it does not parse.
-        CalibrationError: the model is not calibrated for it.
-    """
-    known = card(name)
-    model = load_saved(_SHELF / known.name / f"{known.name}.resq")
-    return model if precision is None else model.with_precision(precision)
+names, card, load = PACKAGED.names, PACKAGED.card, PACKAGED.load

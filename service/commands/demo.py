@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resq_core.world import Street
-from service.annotate import annotate
+from service.annotate import Prediction, annotate
 from service.client import ClientStream, Result, connect
 from service.commands.world import draw_clip
 from service.config import load_config
@@ -145,10 +145,15 @@ async def _receive(stream: ClientStream, fps: float, recorder: _Recorder) -> Non
 def _draw(
     result: Result, image: NDArray[np.uint8], stream: ClientStream, title: str
 ) -> NDArray[np.uint8]:
-    assert result.mask is not None
+    started, meta = stream.started, result.meta
     assert result.bit_map is not None
-    palette = stream.started.palette
-    return annotate(image, result.mask, palette, result.bit_map, result.meta, title)
+    prediction = Prediction(
+        colours=started.palette,
+        ids=result.mask,
+        keypoints=meta.keypoints or (),
+        skeleton=started.skeleton,
+    )
+    return annotate(image, prediction, result.bit_map, meta, title)
 
 
 class _Recent:

@@ -17,7 +17,6 @@ from torch import Tensor
 from resq_core import Precision, QuantizedModel, zoo
 from resq_core.errors import OptionError
 from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
-from resq_core.tasks import SegmentationTask
 
 __all__ = ["evaluate"]
 
@@ -49,7 +48,7 @@ def evaluate(
         )
     card = zoo.card(model)
     quantized = zoo.load(model, parsed)
-    task = SegmentationTask(card.classes, card.palette, card.input_size, card.mean, card.std)
+    task = card.segmentation()
     clip = CamVid(root, split)
     keyframe = Precision(parsed.weight_bits, parsed.activation_bits)
     hold = Precision(parsed.weight_bits, parsed.activation_bits, parsed.residual_weight_bits, (0,))

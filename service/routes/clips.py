@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from starlette.types import Message
 from service.engine import EngineError
 from service.errors import Problem
 from service.jobs import Job, JobsFullError, JobState
+from service.messages import PoseStart
 from service.routes.context import Context, Here
 from service.scheduler import Priority
 
@@ -38,10 +40,12 @@ async def post_clip(
     threshold: Annotated[float | None, Query(ge=0, allow_inf_nan=False)] = None,
     policy: Annotated[Literal["paper", "relative"] | None, Query()] = None,
     reference: Annotated[Literal["keyframe", "previous", "tracking"] | None, Query()] = None,
+    box: Annotated[str | None, Query(max_length=100)] = None,
 ) -> JSONResponse:
     """Upload a clip, as a form with one file or as the raw body; options go in the query."""
     config = here.services.config
-    spec = here.services.spec(model, precision, period, threshold, policy, reference)
+    pose = None if box is None else PoseStart(box=_box(box))
+    spec = here.services.spec(model, precision, period, threshold, policy, reference, pose)
     _check_length(request, config.max_clip_bytes)
     try:
         await here.services.scheduler.lane(Priority.CLIP).run(
@@ -100,6 +104,18 @@ async def delete_clip(name: str, here: Here) -> Response:
     """Stop the job if it runs, and remove everything of it."""
     await here.jobs.delete(_find(here, name))
     return Response(status_code=204)
+
+
+def _box(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise Problem(
+            422, "bad_options", f"box is {text!r}; expected x,y,width,height in pixels", field="box"
+        )
+    return numbers
 
 
 def _find(here: Context, name: str) -> Job:

@@ -6,6 +6,7 @@ import { ResqStream } from "/web/resq.js";
 const MAX_WIDTH = 640;
 const QUALITY = 0.8;
 const IN_FLIGHT = 2; // one with the server, one waiting there; more would only be dropped
+const MIN_SCORE = 0.2; // of a keypoint that is drawn
 const STOPS = [[26, 30, 44], [38, 148, 152], [250, 226, 110]];
 const element = (id) => document.getElementById(id);
 const video = element("video");
@@ -13,6 +14,8 @@ const chart = new Chart(element("chart"));
 const sent = new Map(); // seq -> { picture, time }
 let stream = null;
 let palette = [];
+let skeleton = [];
+let background = -1; // the class id that stays as the picture is
 let drops = 0;
 let times = [];
 let run = 0; // the current source; what belongs to an older one stops
@@ -73,6 +76,7 @@ async function start(name) {
   times = [];
   const mine = run;
   const options = {
+    model: element("model").value || undefined,
     period: Number(element("period").value),
     threshold: Number(element("threshold").value),
     outputs: { mask: "zlib", bit_map: true, layers: false },
@@ -81,7 +85,9 @@ async function start(name) {
   stream = new ResqStream(url, options, {
     started: (message) => {
       palette = message.palette;
-      legend(message.classes);
+      skeleton = message.skeleton;
+      background = message.task === "vos" ? 0 : -1;
+      legend(message.task === "pose" ? message.joints : message.classes);
       say(`${name}: ${message.model} at ${message.precision}`);
       element("stop").disabled = false;
       feed(mine);
@@ -135,7 +141,7 @@ function show(meta, blobs) {
   const origin = sent.get(meta.seq);
   sent.delete(meta.seq);
   if (!origin) return;
-  drawMask(origin.picture, blobs.mask);
+  drawPicture(origin.picture, blobs.mask, meta);
   drawBits(blobs.bit_map, origin.picture);
   chart.add(meta.bops.saving, meta.is_anchor);
   const now = performance.now();
@@ -150,20 +156,46 @@ function show(meta, blobs) {
   }
 }
 
-function drawMask(picture, mask) {
+function drawPicture(picture, mask, meta) {
   const canvas = element("picture");
   canvas.width = picture.width;
   canvas.height = picture.height;
   const pen = canvas.getContext("2d");
   pen.drawImage(picture, 0, 0);
+  if (mask) drawMask(pen, canvas, mask);
+  if (meta.keypoints) drawSkeleton(pen, meta.keypoints);
+}
+
+function drawMask(pen, canvas, mask) {
   const [height, width] = mask.shape;
   const layer = new ImageData(width, height);
   const alpha = Math.round(255 * Number(element("opacity").value));
   mask.values.forEach((id, i) => {
     const colour = palette[id];
-    if (colour) layer.data.set([...colour, alpha], 4 * i);
+    if (colour && id !== background) layer.data.set([...colour, alpha], 4 * i);
   });
   paint(pen, layer, canvas, true);
+}
+
+function drawSkeleton(pen, keypoints) {
+  const seen = (i) => keypoints[i][2] > MIN_SCORE;
+  pen.lineWidth = 3;
+  pen.lineCap = "round";
+  for (const [a, b] of skeleton) {
+    if (!seen(a) || !seen(b)) continue;
+    pen.strokeStyle = `rgb(${palette[b].join(",")})`;
+    pen.beginPath();
+    pen.moveTo(keypoints[a][0], keypoints[a][1]);
+    pen.lineTo(keypoints[b][0], keypoints[b][1]);
+    pen.stroke();
+  }
+  keypoints.forEach(([x, y], i) => {
+    if (!seen(i)) return;
+    pen.fillStyle = `rgb(${palette[i].join(",")})`;
+    pen.beginPath();
+    pen.arc(x, y, 4, 0, 7);
+    pen.fill();
+  });
 }
 
 function drawBits(bits, picture) {
@@ -217,6 +249,13 @@ function control(id, format, change) {
   print();
 }
 
+async function listModels() {
+  const { default: first, models } = await (await fetch("/v1/models")).json();
+  const usable = models.filter((model) => model.task !== "vos"); // those need masks to begin with
+  element("model").replaceChildren(...usable.map((m) => new Option(m.title, m.name, false, m.name === first)));
+}
+
+listModels();
 control("period", String, (period) => ({ period }));
 control("threshold", (value) => value.toFixed(2), (threshold) => ({ threshold }));
 control("opacity", (value) => `${Math.round(100 * value)} %`);

@@ -10,10 +10,13 @@ from safetensors.torch import save_file
 
 import resq_core
 from resq_core import QuantizedModel, errors
+from resq_core.encodings import Encodings
 from resq_core.linear_op import Kind, LinearOp
 from resq_core.quantizer import fake_quantize
 from resq_core.ranges import search_scale
 from tests.resq_core.networks import Everything, Plain, moving_clip, seeded
+
+LAYERS = ("first", "second")
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +167,16 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(1)}, path)
     with pytest.raises(errors.SavedModelError, match="weights only"):
         resq_core.load(path)
+
+
+def test_encodings_of_parts_go_into_one_and_come_out_again() -> None:
+    parts = {}
+    for name, also in (("first", ["W8A8->W8A4"]), ("second", [])):
+        q = resq_core.quantize(seeded(Plain), "W8A8")
+        q.calibrate([moving_clip(2)], samples=1, also=also)
+        parts[name] = q.encodings
+    joined = Encodings.joined(parts)
+    assert [str(slot) for slot in joined.scales] == ["frame W8A8"]  # what both of them have
+    joined.require_layers([f"{part}.{layer}" for part in parts for layer in LAYERS])
+    assert joined.part("second") == parts["second"]
+    assert Encodings.from_json(joined.to_json()) == joined

@@ -300,6 +300,12 @@ def test_what_a_frame_reports_adds_up() -> None:
     totals = stream.totals
     assert totals.bops == sum(r.bops.frame for r in results)
     assert totals.saving == pytest.approx(sum(r.bops.saving for r in results) / 4)
+    for r in results:
+        assert r.layers is not None
+        inner = r.layers[1:-1]
+        assert r.bops_paper.frame == sum(layer.bops for layer in inner) <= r.bops.frame
+        assert r.bops_paper.w8a8 == 64 * sum(layer.macs for layer in inner) < r.bops.w8a8
+    assert stream.totals_paper.bops == sum(r.bops_paper.frame for r in results)
 
 
 def test_clipped_residuals_are_counted() -> None:

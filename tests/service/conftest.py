@@ -77,11 +77,47 @@ def quantized() -> QuantizedModel:
     return model
 
 
+class Marker(nn.Module):
+    """Heatmaps of 15 joints that all peak where the picture is reddest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(3, 15, 4, stride=4)
+        with torch.no_grad():
+            self.look.weight.zero_()
+            self.look.weight[:, 0] = 0.05
+            self.look.weight[:, 1:] = -0.03
+            assert self.look.bias is not None
+            self.look.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.look(x)
+        return result
+
+
+POSE_CARD = CARD.model_copy(
+    update={"name": "marker", "task": "pose", "classes": (), "palette": (), "joints": "jhmdb15"}
+)
+
+
+@pytest.fixture(scope="session")
+def quantized_pose() -> QuantizedModel:
+    model = resq_core.quantize(Marker(), "W8A8->W8A{0,4,8}", period=4)
+    torch.manual_seed(0)
+    model.calibrate([2 * torch.rand(8, 3, *SIZE).mul(2).sub(1)], samples=6)
+    return model
+
+
 class SlowEngine(LocalEngine):
     """An engine whose every step takes a while, and whose streams can be counted."""
 
-    def __init__(self, model: QuantizedModel, seconds: float = 0.0) -> None:
-        super().__init__({"tiny": Model(CARD, lambda: model)})
+    def __init__(
+        self, model: QuantizedModel, seconds: float = 0.0, pose: QuantizedModel | None = None
+    ) -> None:
+        models = {"tiny": Model(CARD, lambda: model)}
+        if pose is not None:
+            models["marker"] = Model(POSE_CARD, lambda: pose)
+        super().__init__(models)
         self.seconds = seconds
         self.opened: list[SlowStream] = []
 
@@ -114,8 +150,8 @@ class SlowStream(LocalStream):
 
 
 @pytest.fixture
-def engine(quantized: QuantizedModel) -> SlowEngine:
-    return SlowEngine(quantized)
+def engine(quantized: QuantizedModel, quantized_pose: QuantizedModel) -> SlowEngine:
+    return SlowEngine(quantized, pose=quantized_pose)
 
 
 @pytest.fixture

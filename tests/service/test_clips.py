@@ -92,7 +92,7 @@ def test_results_can_be_followed(serve: Serve, engine: SlowEngine) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"model": "nope"}, "there are: tiny"),
+        ({"model": "nope"}, "there are: tiny, marker"),
         ({"precision": "W9A9"}, "from 0 to 8"),
         ({"period": 0}, "period: Input should be greater than or equal to 1"),
         ({"threshold": -1}, "threshold: Input should be greater than or equal to 0"),

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import resq_core
 from resq_core import models
 from resq_core.errors import OptionError
-from service.annotate import annotate
+from service.annotate import Prediction, annotate
 from service.cli import app
 from service.decoder import ClipError, open_clip
 from service.encoder import VideoWriter
@@ -94,8 +94,7 @@ def test_annotated_pictures_have_one_even_size(size: tuple[int, int]) -> None:
         )
         return annotate(
             np.full((*size, 3), 100, np.uint8),
-            np.zeros(size, np.uint8),
-            [(255, 0, 0)],
+            Prediction([(255, 0, 0)], np.zeros(size, np.uint8)),
             np.full((3, 4), 8.0 * anchor, np.float32),
             figures,
             "street",

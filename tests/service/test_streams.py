@@ -205,7 +205,7 @@ async def test_a_bad_update_is_said_and_costs_nothing(serve: Serve, update: dict
 @pytest.mark.parametrize(
     ("options", "field", "words"),
     [
-        ({"model": "nope"}, "model", "no model is called 'nope'; there are: tiny"),
+        ({"model": "nope"}, "model", "no model is called 'nope'; there are: tiny, marker"),
         ({"precision": "8 bits"}, "precision", "does not parse"),
         ({"precision": "W8A8->W2A2"}, "precision", "calibrated are"),
         ({"period": 0}, "period", "greater than or equal to 1"),
