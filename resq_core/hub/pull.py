@@ -78,7 +78,8 @@ def pull(
 
     Raises:
         LicenceError: the licence has to be accepted.
-        DownloadError: no address gave the right file, or another process is fetching it; CheckpointError: it does not fit.
+        DownloadError: no address gave the right file, or another process is fetching it.
+        CheckpointError: the file does not fit the network.
     """
     if entry.non_commercial and not accept_licence:
         raise LicenceError(

@@ -39,7 +39,10 @@ def list_(as_json: _Json = False) -> None:
         what, value = next(iter(entry.metrics.items()))
         metric = f"{value:g} {what.split(',')[0]}"
         table.add_row(entry.name, entry.arch, entry.dataset, metric, _licence(entry))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    console.print(table)
 
 
 @models.command("info")
