@@ -8,6 +8,8 @@ ResqError
 ├── CaptureError        a module that cannot be turned into a graph
 ├── CalibrationError    scales that are missing, or samples that cannot give any
 ├── CheckpointError     weights that do not fit, or hold NaN or infinity
+├── DownloadError       a file that could not be fetched whole, or is not the expected one
+├── LicenceError        weights whose licence has to be accepted first
 ├── SavedModelError     a saved model of another format or version, or a damaged one
 └── StreamClosedError   a step on a stream that was closed
 
@@ -20,7 +22,9 @@ __all__ = [
     "CalibrationError",
     "CaptureError",
     "CheckpointError",
+    "DownloadError",
     "InputError",
+    "LicenceError",
     "OptionError",
     "PrecisionError",
     "ResqError",
@@ -59,7 +63,15 @@ class CalibrationError(ResqError):
 
 
 class CheckpointError(ResqError):
-    """Weights that do not fit the network, or that hold NaN or infinity."""
+    """Weights that cannot be read, do not fit the network, or hold NaN or infinity."""
+
+
+class DownloadError(ResqError):
+    """A file that could not be fetched whole, or that is not the expected one."""
+
+
+class LicenceError(ResqError):
+    """Weights whose licence has to be accepted first."""
 
 
 class SavedModelError(ResqError):

@@ -12,6 +12,7 @@ from service.commands.bops import bops
 from service.commands.calibrate import calibrate
 from service.commands.demo import demo
 from service.commands.evaluate import evaluate
+from service.commands.models import models
 from service.commands.run import run
 from service.commands.serve import serve
 from service.commands.world import world
@@ -35,6 +36,7 @@ app.command("eval")(evaluate)
 app.command("run")(run)
 app.command("serve")(serve)
 app.command("world")(world)
+app.add_typer(models, name="models")
 
 
 _MENDABLE = (ResqError, ClipError, ConfigError, EngineError, RemoteError, OSError)

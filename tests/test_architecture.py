@@ -51,6 +51,13 @@ RULES = {
         inside(p, "resq_core/models/", "resq_core/tasks/", "resq_core/evaluation/")
         and uses(p, *QUANTIZATION)
     ),
+    "only the hub speaks HTTP, and only commands use it": lambda p: (
+        (uses(p, "resq_core.hub") and not inside(p, "resq_core/hub/", "service/commands/"))
+        or (
+            uses(p, "http.client", "urllib.request")
+            and inside(p, "resq_core/") != inside(p, "resq_core/hub/")
+        )
+    ),
     "nothing at run time needs the procedural world": lambda p: (
         uses(p, "resq_core.world") and not inside(p, "resq_core/world/", "service/commands/")
     ),

@@ -20,7 +20,7 @@ from resq_core.models.hrnet import (
 )
 from resq_core.models.stm import stm
 
-__all__ = ["architecture_of", "build", "names"]
+__all__ = ["architecture_of", "build", "names", "options_of"]
 
 _MARK = "_resq_architecture"  # an attribute, so that it survives a copy of the module
 
@@ -43,6 +43,21 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_BUILDERS))
 
 
+def options_of(name: str) -> tuple[str, ...]:
+    """The options that `build` accepts for a network.
+
+    Raises UnknownModelError for a name that is not registered.
+    """
+    return tuple(inspect.signature(_builder(name)).parameters)
+
+
+def _builder(name: str) -> Callable[..., nn.Module]:
+    builder = _BUILDERS.get(name)
+    if builder is None:
+        raise UnknownModelError(f"no network is called {name!r}; there are: {', '.join(names())}")
+    return builder
+
+
 def build(name: str, **options: object) -> nn.Module:
     """A float network in training mode with fresh weights.
 
@@ -53,10 +68,7 @@ def build(name: str, **options: object) -> nn.Module:
     Raises UnknownModelError for a name that is not registered, and OptionError for an option
     that the network does not have or whose value is out of range.
     """
-    builder = _BUILDERS.get(name)
-    if builder is None:
-        raise UnknownModelError(f"no network is called {name!r}; there are: {', '.join(names())}")
-    known = inspect.signature(builder).parameters
+    builder, known = _builder(name), options_of(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise OptionError(
