@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -27,7 +28,7 @@ from service.messages import Bops, PoseStart, StreamUpdate, VosStart
 from service.objects import ObjectStream
 from service.pictures import Picture
 
-__all__ = ["LocalEngine", "LocalStream", "Model", "shelf_models"]
+__all__ = ["LocalEngine", "LocalStream", "Model", "open_shelves", "shelf_models"]
 
 _MAX_MODELS = 64
 
@@ -38,6 +39,19 @@ class Model:
 
     card: ModelCard
     load: Callable[[], QuantizedModel | QuantizedStm]
+
+
+def open_shelves(folder: Path | None) -> list[Shelf]:
+    """The package's shelf, and the user's own where there is one.
+
+    Raises:
+        FileNotFoundError: the folder is not there.
+    """
+    if folder is None:
+        return [zoo.PACKAGED]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder of models at {folder}")
+    return [zoo.PACKAGED, Shelf(folder)]
 
 
 def shelf_models(*shelves: Shelf) -> dict[str, Model]:

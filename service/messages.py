@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from resq_core.errors import OptionError
 
 __all__ = [
     "Blob",
@@ -27,6 +30,7 @@ __all__ = [
     "Timings",
     "VosStart",
     "explain",
+    "parse_box",
 ]
 
 MAX_PERIOD = 1_000_000
@@ -266,6 +270,21 @@ class ResultMeta(_Message):
     keypoints: tuple[tuple[float, float, float], ...] | None = None
     box: tuple[float, float, float, float] | None = None
     blobs: tuple[Blob, ...]
+
+
+def parse_box(text: str) -> list[float]:
+    """A box written as `x,y,width,height`.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise OptionError(f"box is {text!r}; expected x,y,width,height in pixels")
+    return numbers
 
 
 def explain(error: ValidationError) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from resq_core.errors import OptionError
 from service.clip_work import ClipWork
+from service.config import load_config
 from service.decoder import ClipLimits
 from service.engine import StreamSpec
-from service.local_engine import LocalEngine
+from service.local_engine import LocalEngine, open_shelves, shelf_models
+from service.messages import PoseStart, VosStart, parse_box
 
 __all__ = ["run"]
 
@@ -29,17 +32,22 @@ def run(
     threshold: Annotated[float | None, typer.Option(help="Of the policy.")] = None,
     reference: Annotated[str | None, typer.Option(help="keyframe, previous, tracking.")] = None,
     policy: Annotated[str | None, typer.Option(help="paper or relative.")] = None,
+    box: Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Objects: palette PNG of frame one.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Segment a clip frame by frame and write what came out."""
+    """Run a clip frame by frame and write what came out; RESQ_MODELS_DIR adds your models."""
     if max_frames is not None and max_frames < 1:
         raise OptionError(f"max-frames is {max_frames}; expected 1 or more")
-    spec = StreamSpec(model, precision, period, threshold, policy, reference)
+    pose = None if box is None else PoseStart(box=parse_box(box))
+    vos = None if masks is None else VosStart(png=base64.b64encode(masks.read_bytes()).decode())
+    spec = StreamSpec(model, precision, period, threshold, policy, reference, pose, vos)
+    engine = LocalEngine(shelf_models(*open_shelves(load_config().models_dir)))
     errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (
-        closing(ClipWork(LocalEngine(), spec, clip, out, ClipLimits())) as work,
+        closing(ClipWork(engine, spec, clip, out, ClipLimits())) as work,
         Progress(*columns, TimeRemainingColumn(), console=errors) as bar,
     ):
         total = min(filter(None, (work.expected, max_frames)), default=None)

@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from resq_core import zoo
 from resq_core.errors import OptionError
-from resq_core.zoo import Shelf
 from service.config import load_config
-from service.local_engine import LocalEngine, shelf_models
+from service.local_engine import LocalEngine, open_shelves, shelf_models
 from service.server import Server
 
 __all__ = ["serve"]
@@ -29,7 +27,7 @@ def serve(
     if log_level not in _LEVELS:
         raise OptionError(f"log-level is {log_level!r}; expected one of {', '.join(_LEVELS)}")
     config = load_config(host=host, port=port, model=model, threads=threads)
-    shelves = [zoo.PACKAGED, *([] if config.models_dir is None else [Shelf(config.models_dir)])]
+    shelves = open_shelves(config.models_dir)
     engine = LocalEngine(shelf_models(*shelves), config.threads_per_frame)
     engine.card(config.model)  # a wrong name ends it here, not at the first stream
     if log_level in ("debug", "info"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import math
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,10 +15,11 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.datastructures import UploadFile
 from starlette.types import Message
 
+from resq_core.errors import OptionError
 from service.engine import EngineError, StreamSpec
 from service.errors import Problem
 from service.jobs import Job, JobsFullError, JobState
-from service.messages import PoseStart, VosStart
+from service.messages import PoseStart, VosStart, parse_box
 from service.routes.context import Context, Here
 from service.scheduler import Priority
 
@@ -130,14 +130,9 @@ async def delete_clip(name: str, here: Here) -> Response:
 
 def _box(text: str) -> list[float]:
     try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise Problem(
-            422, "bad_options", f"box is {text!r}; expected x,y,width,height in pixels", field="box"
-        )
-    return numbers
+        return parse_box(text)
+    except OptionError as error:
+        raise Problem(422, "bad_options", str(error), field="box") from error
 
 
 def _find(here: Context, name: str) -> Job:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from resq_core.tasks import JHMDB15
 from service.client import Result, connect
+from service.decoder import open_clip
 from service.encoder import VideoWriter
 from service.messages import Outputs, PoseStart, StreamStart, StreamUpdate
 from service.wire import Frame, Kind
@@ -122,6 +125,19 @@ async def test_started_names_the_joints(serve: Serve) -> None:
         assert stream.started.joints == JHMDB15.names
         assert stream.started.skeleton == JHMDB15.skeleton
         assert len(stream.started.palette) == 15
+
+
+async def test_the_person_clip(serve: Serve, shared: Path) -> None:
+    path = shared / "data" / "clips" / "one-by-one-person-detection.mp4"
+    with open_clip(path) as clip:
+        frames = [encoded(frame.image, "JPEG") for frame in islice(clip, 60, 66)]
+    pose = PoseStart(box=[100.0, 50.0, 120.0, 240.0])
+    answers = await talk(serve(), POSE.model_copy(update={"pose": pose}), frames)
+    found = results(answers)
+    assert [r.meta.index for r in found] == list(range(6))
+    assert all(points(r).shape == (15, 3) and np.isfinite(points(r)).all() for r in found)
+    assert all(r.bit_map is not None and r.meta.bops.frame > 0 for r in found[:1])
+    assert found[1].meta.bops.frame < found[0].meta.bops.frame
 
 
 def test_a_clip_of_a_person(serve: Serve) -> None:
