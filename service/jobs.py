@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import secrets
 import shutil
 import time
@@ -25,6 +26,7 @@ from service.scheduler import Priority, Scheduler
 __all__ = ["Job", "JobState", "Jobs", "JobsFullError"]
 
 _log = logging.getLogger("resq.jobs")
+_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class JobState(StrEnum):
@@ -111,7 +113,9 @@ class Jobs:
 
     def start(self) -> None:
         """Begin to work; what an earlier server left behind has no job any more and goes."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in self._folder.glob("*"):
+            if _ID.fullmatch(folder.name) and folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
         self._runner = asyncio.create_task(self._work())
 
     async def close(self) -> None:

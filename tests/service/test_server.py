@@ -144,11 +144,14 @@ def test_settings_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_an_earlier_server_left_is_cleared(serve: Serve, tmp_path: Path) -> None:
-    leftover = tmp_path / "data" / "clips" / "abc"
-    leftover.mkdir(parents=True)
-    (leftover / "clip").write_bytes(b"x")
+    leftover = tmp_path / "data" / "clips" / "0123456789abcdef"
+    foreign = tmp_path / "data" / "clips" / "holiday"
+    for folder in (leftover, foreign):
+        folder.mkdir(parents=True)
+        (folder / "clip").write_bytes(b"x")
     serve()
     assert not leftover.exists()
+    assert (foreign / "clip").exists(), "what is no job of ours stays"
 
 
 def test_the_event_loop_is_never_blocked(serve: Serve, engine: SlowEngine) -> None:
