@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -78,6 +80,12 @@ async def until_closed(socket: ClientConnection) -> tuple[list[Any], int, str]:
             async for data in socket:
                 texts.append(json.loads(data) if isinstance(data, str) else data)
     return texts, socket.close_code or 0, socket.close_reason or ""
+
+
+def resident_kib() -> int:
+    """Memory of this process."""
+    gc.collect()
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
 
 
 async def eventually(check: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -473,6 +481,26 @@ async def test_many_streams_never_mix(serve: Serve) -> None:
         assert ended(answers).results == 12
 
     await asyncio.gather(one(0), one(1), one(2))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+async def test_memory_does_not_grow_with_the_frames(serve: Serve) -> None:
+    address = serve()
+    everything = Outputs(mask="png", bit_map=True, layers=True)
+    frames = [encoded(colour(i % 6)) for i in range(400)]
+
+    async def both() -> int:
+        await asyncio.gather(
+            talk(address, StreamStart(mode="lossless", outputs=everything), frames),
+            talk(address, StreamStart(mode="live", outputs=everything), frames),
+        )
+        return resident_kib()
+
+    await both()
+    before = await both()
+    for _ in range(3):
+        after = await both()
+    assert after - before < 2400, "over a kilobyte stays behind per frame"
 
 
 async def test_the_client_says_what_the_server_said(serve: Serve) -> None:
