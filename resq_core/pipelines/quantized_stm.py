@@ -18,6 +18,7 @@ from resq_core.calibrate import DEFAULT_SAMPLES, Progress
 from resq_core.encodings import Encodings
 from resq_core.errors import CalibrationError, OptionError, SavedModelError
 from resq_core.model import QuantizedModel, quantize
+from resq_core.models.objects import STRIDE
 from resq_core.models.stm import STM
 from resq_core.pipelines.stm_clips import PART_NAMES, VosClip, part_clips
 from resq_core.precision import Precision
@@ -115,6 +116,28 @@ class QuantizedStm:
             )
         self._parts = fitted
         self._shapes = (tuple(clips[0].frames[0].shape), tuple(clips[0].masks.shape))
+
+    def macs(self, size: tuple[int, int], objects: int = 1) -> dict[str, int]:
+        """Multiply-accumulates of every quantized layer on one frame, by `part.layer`.
+
+        Captures the parts for these shapes if they were not yet (seconds); a server can call this
+        so that the first frames, or the next object, need not wait for it.
+
+        Args:
+            size: (h, w) of the frame at the network, before it is padded.
+            objects: N, from 1.
+        """
+        height, width = (-(-side // STRIDE) * STRIDE for side in size)
+        frame, mask = torch.zeros(1, 3, height, width), torch.zeros(objects, height, width)
+        r4 = torch.zeros(objects, 1024, height // 16, width // 16)
+        r3 = torch.zeros(1, 512, height // 8, width // 8)
+        r2 = torch.zeros(1, 256, height // 4, width // 4)
+        inputs = {"Encoder_M": [frame, mask, mask], "Encoder_Q": [frame], "Decoder": [r4, r3, r2]}
+        return {
+            f"{name}.{layer}": macs
+            for name, part in self._parts.items()
+            for layer, macs in part.macs(inputs[name]).items()
+        }
 
     def save(self, path: str | Path) -> None:
         """Write all weights once, options and encodings to one file; see docs/saved-models.md.

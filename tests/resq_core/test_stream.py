@@ -237,6 +237,13 @@ def test_the_clock_and_its_reasons() -> None:
     assert stream.totals.anchors == 5
 
 
+def test_whoever_knows_why_the_size_changed_is_believed() -> None:
+    stream = calibrated(Plain).with_precision("W8A8->W8A4").stream(period=30)
+    stream.step(torch.randn(1, 3, 12, 20))
+    changed = stream.step(torch.randn(2, 3, 12, 20), anchor="objects_changed")
+    assert changed.reason == "objects_changed"
+
+
 def test_a_failed_step_costs_only_itself() -> None:
     stream = calibrated(Plain).with_precision("W8A8->W8A4").stream(period=10)
     clip = moving_clip(3)
