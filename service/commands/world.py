@@ -10,12 +10,12 @@ from typing import Annotated
 import numpy as np
 import typer
 from PIL import Image
-from resq_core.world import JOINTS, Street, StreetFrame
 from rich.console import Console
 from rich.progress import track
 
 from resq_core.errors import OptionError
 from resq_core.tasks import CAMVID11
+from resq_core.world import JOINTS, Street, StreetFrame
 from service.encoder import VideoWriter
 from service.masks import mask_png
 
