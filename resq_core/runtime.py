@@ -239,7 +239,7 @@ class _Recorder:
             )
         )
         if self._map is not None:
-            self._map += macs * _on_grid(step.bits, mean_bits, self._map)
+            self._map += macs * _on_grid(layer.op, step.bits, mean_bits, self._map)
 
 
 def _cells(x: Tensor) -> Tensor:
@@ -248,8 +248,11 @@ def _cells(x: Tensor) -> Tensor:
     return torch.zeros(-(-height // BIT_MAP_STRIDE), -(-width // BIT_MAP_STRIDE))
 
 
-def _on_grid(bits: Tensor | int, mean_bits: float, grid: Tensor) -> Tensor:
+def _on_grid(op: LinearOp, bits: Tensor | int, mean_bits: float, grid: Tensor) -> Tensor:
     """A layer's bits on the cells of the frame; a layer without an image spreads its mean."""
     if isinstance(bits, int) or bits.ndim != 4:
         return torch.full_like(grid, mean_bits)
-    return F.interpolate(bits, size=grid.shape, mode="area").mean(dim=(0, 1))
+    image = bits.movedim(op.channel_dim, 1)
+    if image.shape[2] == 1 < grid.shape[0]:  # a sequence, held as an image of one row
+        return torch.full_like(grid, mean_bits)
+    return F.interpolate(image, size=grid.shape, mode="area").mean(dim=(0, 1))
