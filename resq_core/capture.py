@@ -33,10 +33,12 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> Graph:
         CaptureError: naming the submodule and the reason.
     """
     shapes = tuple(tuple(x.shape) for x in inputs)
+    # a tensor given twice would be traced as one input, and the graph would ignore the other
+    examples = tuple(x.clone() for x in inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            program = _export(module, inputs)
+            program = _export(module, examples)
         except Exception as error:
             raise CaptureError(_explain(module, shapes, error)) from error
     _refuse_side_effects(program)

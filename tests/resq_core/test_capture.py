@@ -134,3 +134,21 @@ def test_several_inputs_and_nested_outputs() -> None:
     assert pytree.tree_structure(got) == pytree.tree_structure(wanted)
     for a, b in zip(pytree.tree_leaves(got), pytree.tree_leaves(wanted), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_one_example_for_two_inputs_still_gives_two_inputs() -> None:
+    class Difference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            result: Tensor = self.first(x) - self.second(y)
+            return result
+
+    module = seeded(Difference)
+    same = torch.zeros(SHAPE)
+    graph = capture(module, [same, same])
+    x, y = torch.randn(SHAPE), torch.randn(SHAPE)
+    got = graph.run([x, y], lambda op, v: op.apply(v, op.weight, op.bias))
+    torch.testing.assert_close(got, module(x, y))

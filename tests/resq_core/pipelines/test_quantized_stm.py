@@ -24,6 +24,7 @@ def test_a_saved_model_gives_the_same(model: QuantizedStm, tmp_path: Path) -> No
     assert weights < path.stat().st_size < 1.01 * weights
     loaded = QuantizedStm.load(path)
     assert (loaded.precision, loaded.options) == (model.precision, model.options)
+    assert loaded.macs((60, 90)) == model.macs(SIZE)
     for name, part in loaded.parts.items():
         assert part.encodings.scales == model.parts[name].encodings.scales
     a, b = (VosPipeline(m, masks(1), memory_every=2) for m in (model, loaded))

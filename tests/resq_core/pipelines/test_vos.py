@@ -26,13 +26,15 @@ def run(pipeline: VosPipeline, images: list[np.ndarray], **asked: Any) -> list[V
     return [pipeline.step(image, **asked) for image in images]
 
 
-@pytest.mark.parametrize("objects", [1, 2, 5])
-def test_it_is_exactly_the_three_parts(model: QuantizedStm, objects: int) -> None:
-    images, first = pictures(4), masks(objects)
+@pytest.mark.parametrize(("objects", "size"), [(1, SIZE), (1, (60, 90)), (2, SIZE), (5, SIZE)])
+def test_it_is_exactly_the_three_parts(
+    model: QuantizedStm, objects: int, size: tuple[int, int]
+) -> None:
+    images, first = pictures(4, size), masks(objects, size)
     results = run(VosPipeline(model, first, memory_every=2), images)
     for result, want in zip(results[1:], by_hand(model, images, first, 2), strict=True):
         assert torch.equal(result.probabilities, want)
-        ids = VosTask().postprocess(want, tuple(first), SIZE)
+        ids = VosTask().postprocess(want, tuple(first), size)
         assert result.output.dtype == np.uint8
         assert np.array_equal(result.output, ids)
         assert set(np.unique(ids)) <= {0, *first}
