@@ -51,11 +51,14 @@ def worst(a: Any, b: Any) -> float:
     return max(((x - y).abs().max() / x.std().clamp_min(1e-30)).item() for x, y in pairs)
 
 
-def distance(a: Any, b: Any) -> float:
-    """Root mean square difference in standard deviations of `a`, the mean over outputs."""
+def distance(a: Any, b: Any) -> float | None:
+    """Root mean square difference in standard deviations of `a`, the mean over outputs.
+
+    None where no output has one shape in both, as with detectors that return what they find.
+    """
     pairs = [(x, y) for x, y in zip(floats(a), floats(b), strict=True) if x.shape == y.shape]
     rms = [((x - y).square().mean().sqrt() / x.std().clamp_min(1e-30)).item() for x, y in pairs]
-    return sum(rms) / max(len(rms), 1)
+    return sum(rms) / len(rms) if rms else None
 
 
 def total_macs(module: nn.Module, x: Tensor) -> int:
@@ -72,7 +75,7 @@ def measure(network: Network, frames: int) -> dict[str, Any]:
     clip = walk(frames + 1, network.height, network.width)
     row: dict[str, Any] = {"name": network.name, "input": f"{network.height}x{network.width}"}
     scenes = [walk(1, network.height, network.width, seed) for seed in range(8)]
-    module = lively(network.build(), torch.cat(scenes))
+    module = lively(network.build(), torch.cat(scenes)).requires_grad_(False)
     first = clip[:1]
     try:
         q = resq_core.quantize(module, PRECISION, period=frames + 1, example=first)
@@ -111,11 +114,12 @@ def stream(q: resq_core.QuantizedModel, clip: Tensor) -> dict[str, Any]:
             wanted = q.float(x)
             outputs = (dense.step(x).output, result.output, key.output)
             for values, output in zip(away.values(), outputs, strict=True):
-                values.append(distance(wanted, output))
+                away_by = distance(wanted, output)
+                values += [] if away_by is None else [away_by]
     return {
         "anchor_equal": equal,
         "still_bits": still.step(clip[:1]).mean_bits,
-        **{name: round(mean(values), 3) for name, values in away.items()},
+        **{name: round(mean(values), 3) if values else None for name, values in away.items()},
         "bits": round(mean(bits), 2),
         "saving": round(mean(saving), 3),
     }
