@@ -1,12 +1,13 @@
 """Networks of `transformers`, unedited, through `resq_core.quantize`: one line of JSON each.
 
-    python benchmarks/foreign.py [--only SegFormer] [--frames 30] [--table]
+    python benchmarks/foreign.py [--only SegFormer] [--frames 30] [--table] [--layers]
 
 Weights are random and made lively (see `foreign_networks`); nothing is downloaded. A line says:
 
 - layers: Linear and Conv calls that are residual-quantized;
 - share: of the network's multiply-accumulates that are in them; the rest are products of two
   activations (attention) and layers that stay float;
+- layer_shares, with --layers: the same for every quantized layer, in execution order;
 - parity: largest difference of the captured float graph from the module, in standard deviations
   of the output, over all floating outputs;
 - anchor_equal: a keyframe equals frame quantization at W8A8, bit for bit;
@@ -69,7 +70,7 @@ def total_macs(module: nn.Module, x: Tensor) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def measure(network: Network, frames: int) -> dict[str, Any]:
+def measure(network: Network, frames: int, layers: bool) -> dict[str, Any]:
     """One row of the table."""
     torch.manual_seed(0)
     clip = walk(frames + 1, network.height, network.width)
@@ -83,11 +84,13 @@ def measure(network: Network, frames: int) -> dict[str, Any]:
         return row | {"captured": False, "reason": str(error)}
     with torch.no_grad():
         parity = worst(module(first), q.float(first))
-    macs = q.macs(first)
+    macs, total = q.macs(first), total_macs(module, first)
+    if layers:
+        row["layer_shares"] = {name: round(count / total, 5) for name, count in macs.items()}
     row |= {
         "captured": True,
         "layers": len(macs),
-        "share": round(sum(macs.values()) / total_macs(module, first), 4),
+        "share": round(sum(macs.values()) / total, 4),
         "parity": float(f"{parity:.1e}"),
     }
     q.calibrate([clip], samples=6, points=6)
@@ -152,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="networks whose name holds this")
     parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument("--layers", action="store_true", help="every layer's share of MACs")
     parser.add_argument("--table", action="store_true", help="also print a Markdown table")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # what the networks say about their own configurations
@@ -160,7 +164,7 @@ def main() -> None:
         if arguments.only.lower() not in network.name.lower():
             continue
         try:
-            rows.append(measure(network, arguments.frames))
+            rows.append(measure(network, arguments.frames, arguments.layers))
         except ImportError as error:
             print(f"{network.name} left out: {str(error).strip()}", file=sys.stderr)
             continue
