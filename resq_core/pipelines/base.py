@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from resq_core.bops import Totals
 from resq_core.precision import Precision
-from resq_core.stream import StepResult, StreamOptions
+from resq_core.stream import StepResult, Stream, StreamOptions
 
-__all__ = ["Picture", "Pipeline"]
+__all__ = ["Picture", "Pipeline", "StreamPipeline"]
 
 Picture = NDArray[np.uint8]
 """uint8 [H, W, 3] RGB."""
@@ -65,3 +65,38 @@ class Pipeline(Protocol):
     def close(self) -> None:
         """Free the state at once; later steps raise `StreamClosedError`."""
         ...
+
+
+class StreamPipeline:
+    """What pipelines around one stream share: everything but `step`."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    @property
+    def precision(self) -> Precision:
+        """The bits that it runs at."""
+        return self._stream.precision
+
+    @property
+    def options(self) -> StreamOptions:
+        """Period, reference and policy in force for the next frame."""
+        return self._stream.options
+
+    @property
+    def totals(self) -> Totals:
+        """Running sums over all frames so far."""
+        return self._stream.totals
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of state that it holds."""
+        return self._stream.nbytes
+
+    def update(self, period: int | None = None, threshold: float | None = None) -> None:
+        """Change options from the next frame on; OptionError out of range, and no change."""
+        self._stream.update(period=period, threshold=threshold)
+
+    def close(self) -> None:
+        """Free the state at once; later steps raise `StreamClosedError`."""
+        self._stream.close()

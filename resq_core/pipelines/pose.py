@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from resq_core.bops import Totals
 from resq_core.errors import InputError, OptionError
-from resq_core.pipelines.base import Picture
-from resq_core.precision import Precision
-from resq_core.stream import StepResult, Stream, StreamOptions
+from resq_core.pipelines.base import Picture, StreamPipeline
+from resq_core.stream import StepResult, Stream
 from resq_core.tasks.boxes import Box, Crop
 from resq_core.tasks.pictures import Size, check_picture
 from resq_core.tasks.pose import MIN_SCORE, Pose, PoseTask, next_box
@@ -37,7 +35,7 @@ class _View:
         return _View(size, given, self.box and self.box.resized(self.size, size))
 
 
-class PosePipeline:
+class PosePipeline(StreamPipeline):
     """Pictures to the `Pose` of one person.
 
     Residuals mean something only while the crop stays where it is, so it moves at keyframes only.
@@ -71,32 +69,13 @@ class PosePipeline:
     ) -> None:
         if not math.isfinite(min_score):
             raise OptionError(f"min_score is {min_score}; expected a finite value")
-        self._stream, self._task = stream, task
+        super().__init__(stream)
+        self._task = task
         self._follow, self._min_score = follow, min_score
         self._wanted, self._moved = box, True  # a box that waits for the next frame
         self._view: _View | None = None
         self._crop: Crop | None = None
         self._pose: Pose | None = None
-
-    @property
-    def precision(self) -> Precision:
-        """The bits that it runs at."""
-        return self._stream.precision
-
-    @property
-    def options(self) -> StreamOptions:
-        """Period, reference and policy in force for the next frame."""
-        return self._stream.options
-
-    @property
-    def totals(self) -> Totals:
-        """Running sums over all frames so far."""
-        return self._stream.totals
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of state that it holds."""
-        return self._stream.nbytes
 
     @property
     def crop(self) -> Crop | None:
@@ -138,14 +117,6 @@ class PosePipeline:
         heatmaps = result.output if isinstance(result.output, Tensor) else result.output[0]
         self._pose = self._task.decode(heatmaps, crop)
         return replace(result, output=self._pose)
-
-    def update(self, period: int | None = None, threshold: float | None = None) -> None:
-        """Change options from the next frame on."""
-        self._stream.update(period=period, threshold=threshold)
-
-    def close(self) -> None:
-        """Free the state at once."""
-        self._stream.close()
 
     def _next_view(self, size: Size, anchor: str | None) -> _View:
         """Where to look in a picture of this size; changes nothing but a useless wish."""

@@ -6,16 +6,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from resq_core.bops import Totals
-from resq_core.pipelines.base import Picture
-from resq_core.precision import Precision
-from resq_core.stream import StepResult, Stream, StreamOptions
+from resq_core.pipelines.base import Picture, StreamPipeline
+from resq_core.stream import StepResult, Stream
 from resq_core.tasks.segmentation import SegmentationTask
 
 __all__ = ["SegmentationPipeline"]
 
 
-class SegmentationPipeline:
+class SegmentationPipeline(StreamPipeline):
     """Pictures to class ids uint8 [H, W] of the picture's size.
 
     Args:
@@ -24,28 +22,9 @@ class SegmentationPipeline:
     """
 
     def __init__(self, stream: Stream, task: SegmentationTask) -> None:
-        self._stream, self._task = stream, task
+        super().__init__(stream)
+        self._task = task
         self._shape: tuple[int, ...] | None = None
-
-    @property
-    def precision(self) -> Precision:
-        """The bits that it runs at."""
-        return self._stream.precision
-
-    @property
-    def options(self) -> StreamOptions:
-        """Period, reference and policy in force for the next frame."""
-        return self._stream.options
-
-    @property
-    def totals(self) -> Totals:
-        """Running sums over all frames so far."""
-        return self._stream.totals
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of state that it holds."""
-        return self._stream.nbytes
 
     def step(
         self,
@@ -67,11 +46,3 @@ class SegmentationPipeline:
         logits = result.output if isinstance(result.output, Tensor) else result.output[0]
         height, width = image.shape[:2]
         return replace(result, output=self._task.postprocess(logits, (height, width)))
-
-    def update(self, period: int | None = None, threshold: float | None = None) -> None:
-        """Change options from the next frame on."""
-        self._stream.update(period=period, threshold=threshold)
-
-    def close(self) -> None:
-        """Free the state at once."""
-        self._stream.close()
