@@ -71,6 +71,13 @@ async function start(name) {
     say(`${name} does not play in this browser: ${error.message}`, true);
     return;
   }
+  const isClip = !video.srcObject;
+  if (isClip) {
+    // it waits for the server, which may have to load the model first
+    video.pause();
+    video.currentTime = 0;
+  }
+  say(`${name}: waiting for the server`);
   chart.clear();
   drops = 0;
   times = [];
@@ -90,6 +97,7 @@ async function start(name) {
       legend(message.task === "pose" ? message.joints : message.classes);
       say(`${name}: ${message.model} at ${message.precision}`);
       element("stop").disabled = false;
+      if (isClip) video.play();
       feed(mine);
     },
     result: (meta, blobs) => mine === run && show(meta, blobs),
