@@ -120,7 +120,7 @@ class LocalEngine:
             model = model.with_precision(spec.precision)
         if isinstance(model, QuantizedStm):
             options = model.options.but(spec.period, spec.reference, spec.policy, spec.threshold)
-            return ObjectStream(model, spec.vos or VosStart(), options)
+            return ObjectStream(model, spec.vos or VosStart(), options, max(card.input_size))
         stream = model.stream(
             period=spec.period,
             reference=spec.reference,

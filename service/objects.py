@@ -16,7 +16,7 @@ from resq_core.errors import InputError, OptionError
 from resq_core.pipelines import QuantizedStm, VosPipeline
 from resq_core.precision import Precision
 from resq_core.stream import StepResult, StreamOptions
-from resq_core.tasks import mask_from_box, mask_from_rle, masks_from_palette
+from resq_core.tasks import VosTask, mask_from_box, mask_from_rle, masks_from_palette
 from service.messages import ObjectMask, VosStart
 from service.pictures import Picture
 
@@ -84,13 +84,17 @@ class ObjectStream:
         model: calibrated.
         start: the objects of the first frame.
         options: of all parts.
+        max_side: larger pictures are scaled down to this longer side; bounds the state.
 
     Raises:
         OptionError: no object, too many, or an id given twice.
         InputError: a mask that cannot be read.
     """
 
-    def __init__(self, model: QuantizedStm, start: VosStart, options: StreamOptions) -> None:
+    def __init__(
+        self, model: QuantizedStm, start: VosStart, options: StreamOptions, max_side: int
+    ) -> None:
+        self._task = VosTask(max_side)
         self._model, self._options, self._limit = model, options, start.memory_limit
         self._given = {} if start.png is None else read_masks(start.png)
         self._wanted = tuple(start.objects)
@@ -187,4 +191,5 @@ class ObjectStream:
             reference=str(options.reference),
             policy=str(options.policy.form),
             threshold=options.policy.threshold,
+            task=self._task,
         )

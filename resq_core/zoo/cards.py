@@ -29,7 +29,7 @@ class ModelCard(BaseModel):
         palette: of segmentation: RGB by class id, 0 to 255.
         ignore_index: of segmentation: label value that is not scored.
         joints: of pose: which joint set its heatmaps follow.
-        input_size: (height, width) that the network is fed.
+        input_size: (height, width) that the network is fed; of vos, its longer side is the cap.
         mean, std: of RGB in 0 to 1.
         licence: of the weights' terms.
         data: what it was trained on, and the data's licence.
