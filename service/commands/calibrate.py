@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -134,13 +134,7 @@ class _Job:
         for clip in self.clips:
             stretches += [[_input(card, f) for f in run] for run in _stretches(clip)]
             bar.advance(reading)
-        fitting = bar.add_task("fitting", total=1.0)
-        model.calibrate(
-            stretches,
-            samples=self.samples,
-            also=also,
-            progress=lambda fraction: bar.update(fitting, completed=fraction),
-        )
+        model.calibrate(stretches, samples=self.samples, also=also, progress=_fitting(bar))
         return model
 
     def objects(self, network: STM, masks: list[Path], bar: Progress) -> Any:
@@ -161,13 +155,7 @@ class _Job:
             pictures = [np.asarray(Image.fromarray(f.image).resize((width, height))) for f in run]
             material.append(VosClip.of(pictures, _shrunk(ids, self.size)))
             bar.advance(reading)
-        fitting = bar.add_task("fitting", total=1.0)
-        model.calibrate(
-            material,
-            samples=self.samples,
-            also=also,
-            progress=lambda fraction: bar.update(fitting, completed=fraction),
-        )
+        model.calibrate(material, samples=self.samples, also=also, progress=_fitting(bar))
         return model
 
     def card(self, name: str, facts: dict[str, Any], licence: str) -> ModelCard:
@@ -184,6 +172,12 @@ class _Job:
             "precisions": tuple(self.precisions),
         }
         return ModelCard.model_validate(fields | _IMAGENET | facts)
+
+
+def _fitting(bar: Progress) -> Callable[[float], None]:
+    """A line of the progress bar that is told fractions."""
+    task = bar.add_task("fitting", total=1.0)
+    return lambda fraction: bar.update(task, completed=fraction)
 
 
 def _input(card: ModelCard, frame: ClipFrame) -> Tensor:
