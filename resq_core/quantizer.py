@@ -38,11 +38,15 @@ def scale_from_range(r_max: Tensor, r_min: Tensor, bits: int) -> Tensor:
 
 
 def quantize_codes(x: Tensor, scale: Tensor | float, bits: int) -> Tensor:
-    """Integer codes of Eq. 1, clamp(round(x/s), −2^{b−1}, 2^{b−1}−1), in the dtype of `x`."""
+    """Integer codes of Eq. 1, clamp(round(x·(1/s)), −2^{b−1}, 2^{b−1}−1), in the dtype of `x`.
+
+    The reciprocal is taken once: a product is many times cheaper than a division, and every
+    executor has to round alike.
+    """
     if bits == 0:
         return torch.zeros_like(x)
     low, high = code_range(bits)
-    return torch.div(x, scale).round_().clamp_(low, high)
+    return torch.mul(x, 1.0 / scale).round_().clamp_(low, high)
 
 
 class _RoundClampSTE(torch.autograd.Function):
@@ -76,5 +80,5 @@ def fake_quantize(x: Tensor, scale: Tensor | float, bits: int) -> Tensor:
     if bits == 0:
         return torch.zeros_like(x)
     low, high = code_range(bits)
-    codes: Tensor = _RoundClampSTE.apply(x / scale, low, high)  # type: ignore[no-untyped-call]
+    codes: Tensor = _RoundClampSTE.apply(x * (1.0 / scale), low, high)  # type: ignore[no-untyped-call]
     return codes * scale

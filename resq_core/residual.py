@@ -2,11 +2,18 @@
 
 `keyframe` (the paper's pairwise residual): δ = x^t − x^k, z^t = q(δ)*ŵ + z^k.
 `previous` (the recurrent ablation of Fig. 12): δ = x^t − x^{t−1}, z^t = q(δ)*ŵ + z^{t−1}.
-`tracking` (ours): δ = x^t − x_ref, where x_ref is what was transmitted so far; then
-x_ref += q(δ) and z_ref += q(δ)*ŵ. What quantization drops stays in the next δ.
+`tracking` (ours): δ = x^t − x̂, where x̂ is what was transmitted so far; then x̂ += q(δ) and
+z^t = x̂*ŵ. What quantization drops stays in the next δ.
+
+What was transmitted is kept as int8 codes, in one or more *planes*: a plane has one scale and one
+set of weights, and z^t = Σ_planes s·(codes*ŵ) + b. A convolution is linear, so this is the sum
+of all updates, without ever adding one up: nothing can drift, and an output is a function of the
+codes in its window alone. On the aligned grid a layer whose residual weights are its keyframe
+weights has one plane; otherwise the keyframe has one of its own and every residual scale another.
+Codes saturate at int8, the range of an 8-bit keyframe.
 
 Convolutions run on integer codes and are exact: in float32 where the layer's weights bound every
-partial sum below 2^24, in float64 elsewhere. The bias belongs to the anchor's output only.
+partial sum below 2^24, in float64 elsewhere. The bias belongs to the keyframe's plane only.
 """
 
 from __future__ import annotations
@@ -25,6 +32,8 @@ from resq_core.state import LayerState
 
 __all__ = [
     "LayerQuantizers",
+    "Plane",
+    "PoolEntry",
     "QuantizedWeight",
     "Reference",
     "Step",
@@ -33,6 +42,7 @@ __all__ = [
 ]
 
 _EXACT_FLOAT32 = 2**24
+_CODE_LOW, _CODE_HIGH = code_range(8)
 
 
 class Reference(StrEnum):
@@ -72,26 +82,112 @@ class QuantizedWeight:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Plane:
+    """Codes that share a scale and weights.
+
+    Attributes:
+        weight: what the codes are convolved with.
+        scale: one step of a code in the units of the layer's input.
+        multiplier: float32 scalar or [O], scale × weight scale: an accumulator's unit.
+    """
+
+    weight: QuantizedWeight
+    scale: float
+    multiplier: Tensor
+
+    @classmethod
+    def of(cls, weight: QuantizedWeight, scale: float) -> Plane:
+        """A plane of codes in steps of `scale`."""
+        return cls(weight, scale, (weight.scale.double() * scale).float())
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEntry:
+    """One residual quantizer Θ_a^i.
+
+    Attributes:
+        bits: 0 to 8.
+        scale: of the quantizer; 0 bits do not use it.
+        plane: where its codes go.
+        step: how many steps of the plane one of its codes is.
+    """
+
+    bits: int
+    scale: float
+    plane: int
+    step: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class LayerQuantizers:
     """All that a layer needs to run quantized; immutable and shared by every stream.
 
     Attributes:
         op: the layer.
         frame_bits, frame_scale: Φ_a.
-        frame_weight: Φ_w.
-        pool: (bits, scale) of Θ_a^1…Θ_a^n, bits ascending; the scale of 0 bits is unused.
+        frame_step: how many steps of plane 0 one keyframe code is.
+        planes: plane 0 holds the keyframe.
+        pool: Θ_a^1…Θ_a^n, bits ascending; empty for frame quantization.
         residual_weight: Θ_w, or None for frame quantization.
-        aligned: every pool scale is a whole multiple of the last one, so that one integer
-            accumulation serves a window that mixes them.
     """
 
     op: LinearOp
     frame_bits: int
     frame_scale: float
-    frame_weight: QuantizedWeight
-    pool: tuple[tuple[int, float], ...]
+    frame_step: int
+    planes: tuple[Plane, ...]
+    pool: tuple[PoolEntry, ...]
     residual_weight: QuantizedWeight | None
-    aligned: bool
+
+    @classmethod
+    def of(
+        cls,
+        op: LinearOp,
+        frame: tuple[int, float],
+        frame_weight: QuantizedWeight,
+        pool: tuple[tuple[int, float], ...] = (),
+        residual_weight: QuantizedWeight | None = None,
+        aligned: bool = True,
+    ) -> LayerQuantizers:
+        """Lay out the planes.
+
+        Args:
+            op: the layer.
+            frame: (bits, scale) of Φ_a.
+            frame_weight: Φ_w.
+            pool: (bits, scale) of Θ_a^1…Θ_a^n, bits ascending.
+            residual_weight: Θ_w; the same object as `frame_weight` where the bits are the same.
+            aligned: move the residual scales to whole multiples of one step.
+        """
+        bits, scale = frame
+        entries: list[PoolEntry] = []
+        if not aligned:
+            planes = [Plane.of(frame_weight, scale)]
+            for b, s in pool:
+                assert residual_weight is not None
+                entries.append(PoolEntry(b, s, len(planes) if b else 0, 1))
+                if b:
+                    planes.append(Plane.of(residual_weight, s))
+            return cls(op, bits, scale, 1, tuple(planes), tuple(entries), residual_weight)
+        step, grid, shared = 1, scale, residual_weight is frame_weight
+        finest = pool[-1][1] if pool and pool[-1][0] else scale
+        if shared:
+            step = _whole(scale / finest, bits)
+            grid = scale / step
+        else:
+            grid = finest
+        planes = [Plane.of(frame_weight, scale / step)]
+        if residual_weight is not None and not shared:
+            planes.append(Plane.of(residual_weight, grid))
+        for b, s in pool:
+            multiple = _whole(s / grid, b) if b else 1
+            entries.append(PoolEntry(b, grid * multiple, len(planes) - 1, multiple))
+        return cls(op, bits, scale, step, tuple(planes), tuple(entries), residual_weight)
+
+
+def _whole(ratio: float, bits: int) -> int:
+    """The nearest whole multiple that keeps multiple × code within int8 for a code of `bits`."""
+    return int(min(max(round(ratio), 1), 2 ** (8 - bits)))
 
 
 @dataclass(slots=True)
@@ -112,14 +208,17 @@ class Step:
     elements: int
 
 
-def _convolve(op: LinearOp, codes: Tensor, weight: QuantizedWeight, scale: float) -> Tensor:
-    """(s·codes) * ŵ without bias, float64, from exact integer sums."""
-    largest = codes.abs().amax().item() if codes.numel() else 0.0
-    if largest * weight.reach < _EXACT_FLOAT32:
-        sums = op.apply(codes, weight.codes)
+def _convolve(op: LinearOp, codes: Tensor, plane: Plane) -> Tensor:
+    """(s·codes) * ŵ without bias, float32, from exact integer sums."""
+    if max(-_CODE_LOW, _CODE_HIGH) * plane.weight.reach < _EXACT_FLOAT32:
+        sums = op.apply(codes.float(), plane.weight.codes)
     else:
-        sums = op.apply(codes.double(), weight.codes.double())
-    return sums.double() * op.channels_to_output(weight.scale.double() * scale)
+        sums = op.apply(codes.double(), plane.weight.codes.double()).float()
+    return sums * op.channels_to_output(plane.multiplier)
+
+
+def _with_bias(op: LinearOp, z: Tensor) -> Tensor:
+    return z if op.bias is None else z + op.channels_to_output(op.bias)
 
 
 def anchor_step(
@@ -136,19 +235,21 @@ def anchor_step(
         The step and the layer's state for later frames (None without a reference).
     """
     op = layer.op
-    codes = quantize_codes(x, layer.frame_scale, layer.frame_bits)
-    z = _convolve(op, codes, layer.frame_weight, layer.frame_scale).float()
-    if op.bias is not None:
-        z = z + op.channels_to_output(op.bias)
+    codes = quantize_codes(x, layer.frame_scale, layer.frame_bits) * layer.frame_step
+    z = _with_bias(op, _convolve(op, codes, layer.planes[0]))
     step = Step(z, layer.frame_bits, 0, x.numel())
     if reference is None:
         return step, None
     norm = torch.linalg.vector_norm(x, dim=op.channel_dim).mean().item()
-    if reference is Reference.KEYFRAME:
-        return step, LayerState(x, z, norm)
-    if reference is Reference.PREVIOUS:
-        return step, LayerState(x, z.double(), norm)
-    return step, LayerState(codes.double() * layer.frame_scale, z.double(), norm)
+    kept = [codes.to(torch.int8)]
+    kept += [torch.zeros_like(kept[0]) for _ in layer.planes[1:]]
+    state = LayerState(
+        codes=kept,
+        x=None if reference is Reference.TRACKING else x,
+        z=z if len(layer.planes) > 1 else None,
+        keyframe_norm=norm,
+    )
+    return step, state
 
 
 def residual_step(
@@ -163,94 +264,91 @@ def residual_step(
         reference: which of the three.
         policy: used where the pool holds more than one quantizer.
     """
-    weight = layer.residual_weight
-    assert weight is not None
-    delta = x - state.x if state.x.dtype == x.dtype else (x.double() - state.x).float()
-    terms, bits, clipped = _quantize_residual(layer, delta, policy, state.keyframe_norm)
-    update: Tensor | None = None
-    for scale, codes in terms:
-        part = _convolve(layer.op, codes, weight, scale)
-        update = part if update is None else update + part
+    delta = x - (_transmitted(layer, state) if state.x is None else state.x)
+    codes = state.codes
     if reference is Reference.KEYFRAME:
-        z = state.z if update is None else state.z + update.float()
-        return Step(z, bits, clipped, x.numel())
-    if update is not None:
-        state.z += update
+        codes = [c.clone() for c in codes]
+    if len(layer.pool) > 1:
+        bits, clipped = _transmit_chosen(layer, delta, codes, policy, state.keyframe_norm)
+    else:
+        bits, clipped = _transmit_all(layer, delta, codes)
     if reference is Reference.PREVIOUS:
         state.x = x
-    else:
-        for scale, codes in terms:
-            state.x.add_(codes.double(), alpha=scale)
-    return Step(state.z.float(), bits, clipped, x.numel())
+    return Step(_output(layer, codes, state.z), bits, clipped, x.numel())
 
 
-def _quantize_residual(
-    layer: LayerQuantizers, delta: Tensor, policy: Policy, keyframe_norm: float
-) -> tuple[list[tuple[float, Tensor]], Tensor | int, int]:
-    """q(δ) as (scale, codes) terms, the bits of every pixel, and the count of clamped elements."""
-    if len(layer.pool) > 1:
-        return _choose_bits(layer, delta, policy, keyframe_norm)
-    bits, scale = layer.pool[0]
-    if bits == 0:
-        return [], 0, 0
-    clipped = int(_beyond(delta, bits, scale).sum())
-    return [(scale, quantize_codes(delta, scale, bits))], bits, clipped
+def _transmitted(layer: LayerQuantizers, state: LayerState) -> Tensor:
+    """x̂ = Σ_planes s·codes, float32."""
+    parts = [c.float() * p.scale for c, p in zip(state.codes, layer.planes, strict=True)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
-def _choose_bits(
-    layer: LayerQuantizers, delta: Tensor, policy: Policy, keyframe_norm: float
-) -> tuple[list[tuple[float, Tensor]], Tensor | int, int]:
-    """Give every pixel its quantizer and quantize it.
+def _output(layer: LayerQuantizers, codes: list[Tensor], z: Tensor | None) -> Tensor:
+    if z is None:
+        return _with_bias(layer.op, _convolve(layer.op, codes[0], layer.planes[0]))
+    for c, plane in zip(codes[1:], layer.planes[1:], strict=True):
+        if bool(c.any()):
+            z = z + _convolve(layer.op, c, plane)
+    return z
+
+
+def _added(codes: Tensor, new: Tensor, step: int) -> Tensor:
+    return (codes.float() + new * step).clamp_(_CODE_LOW, _CODE_HIGH).to(torch.int8)
+
+
+def _transmit_all(
+    layer: LayerQuantizers, delta: Tensor, codes: list[Tensor]
+) -> tuple[Tensor | int, int]:
+    """Give every pixel the pool's only quantizer; add its codes to their plane."""
+    entry = layer.pool[0]
+    if entry.bits == 0:
+        return 0, 0
+    new = quantize_codes(delta, entry.scale, entry.bits)
+    codes[entry.plane] = _added(codes[entry.plane], new, entry.step)
+    return entry.bits, int(_beyond(delta, entry).sum())
+
+
+def _transmit_chosen(
+    layer: LayerQuantizers,
+    delta: Tensor,
+    codes: list[Tensor],
+    policy: Policy,
+    keyframe_norm: float,
+) -> tuple[Tensor | int, int]:
+    """Give every pixel its quantizer; add its codes to their plane.
 
     Where |δ_c| ≤ s/2 for the finest s, every quantizer gives zeros, every gap is 0, and Eq. 11
     stops at the first one. Only the other pixels are looked at.
     """
     pool, channels = layer.pool, layer.op.channel_dim
     assert layer.residual_weight is not None
-    finest = min(scale for bits, scale in pool if bits)
-    loud = delta.abs().amax(channels) > finest / 2
+    finest = min(entry.scale for entry in pool if entry.bits)
+    loud = delta.abs().amax(channels) > finest * 0.5
     values = delta.movedim(channels, -1)[loud]  # [pixels, C]
     if not values.shape[0]:
-        return [], pool[0][0], 0
+        return pool[0].bits, 0
     gain = policy.gain(layer.residual_weight.norm, keyframe_norm)
-    candidates = [quantize_codes(values, scale, bits) for bits, scale in pool]
+    candidates = [quantize_codes(values, entry.scale, entry.bits) for entry in pool]
     errors = [
-        torch.linalg.vector_norm(values - codes * scale, dim=-1) * gain
-        for codes, (_, scale) in zip(candidates, pool, strict=True)
+        torch.linalg.vector_norm(values - new * entry.scale, dim=-1) * gain
+        for new, entry in zip(candidates, pool, strict=True)
     ]
     index = choose(errors, policy.threshold)
-    top = index == len(pool) - 1
-    clipped = int(_beyond(values[top], *pool[-1]).sum())
-    bit_map = torch.full(loud.shape, float(pool[0][0]), device=delta.device)
-    table = torch.tensor([float(bits) for bits, _ in pool], device=delta.device)
+    clipped = int(_beyond(values[index == len(pool) - 1], pool[-1]).sum())
+    bit_map = torch.full(loud.shape, float(pool[0].bits), device=delta.device)
+    table = torch.tensor([float(entry.bits) for entry in pool], device=delta.device)
     bit_map[loud] = table[index]
-    terms: list[tuple[float, Tensor]] = []
-    for scale, codes in _terms(layer, candidates, index):
-        spread = torch.zeros_like(delta)
-        spread.movedim(channels, -1)[loud] = codes
-        terms.append((scale, spread))
-    return terms, bit_map.unsqueeze(channels), clipped
+    for i, (new, entry) in enumerate(zip(candidates, pool, strict=True)):
+        if entry.bits:
+            plane = codes[entry.plane].movedim(channels, -1)
+            plane[loud] = _added(plane[loud], new * (index == i)[:, None], entry.step)
+    return bit_map.unsqueeze(channels), clipped
 
 
-def _beyond(delta: Tensor, bits: int, scale: float) -> Tensor:
+def _beyond(delta: Tensor, entry: PoolEntry) -> Tensor:
     """Where a quantizer has to clamp."""
-    low, high = code_range(bits)
-    return (delta > (high + 0.5) * scale) | (delta < (low - 0.5) * scale)
-
-
-def _terms(
-    layer: LayerQuantizers, candidates: list[Tensor], index: Tensor
-) -> list[tuple[float, Tensor]]:
-    """Selected codes [pixels, C]: one term on the common grid, or one per quantizer in use."""
-    terms: list[tuple[float, Tensor]] = []
-    for i, (codes, (bits, scale)) in enumerate(zip(candidates, layer.pool, strict=True)):
-        chosen = index == i
-        if bits and bool(chosen.any()):
-            terms.append((scale, codes * chosen[:, None]))
-    if not layer.aligned or len(terms) < 2:
-        return terms
-    grid = layer.pool[-1][1]
-    total = torch.zeros_like(terms[0][1])
-    for scale, codes in terms:
-        total.add_(codes, alpha=round(scale / grid))
-    return [(grid, total)]
+    low, high = code_range(entry.bits)
+    return (delta > (high + 0.5) * entry.scale) | (delta < (low - 0.5) * entry.scale)

@@ -32,7 +32,7 @@ from resq_core.residual import (
     anchor_step,
     residual_step,
 )
-from resq_core.state import StreamState
+from resq_core.state import Layers, StreamState
 
 __all__ = ["BIT_MAP_STRIDE", "FrameRun", "Grid", "Runtime"]
 
@@ -43,10 +43,11 @@ _MAX_PLANS = 8
 
 
 class Grid(StrEnum):
-    """How the scales of a dynamic pool relate.
+    """How the scales of a layer relate.
 
-    FREE: each as Eq. 8 found it; a convolution runs once per quantizer in use.
-    ALIGNED: every scale is a whole multiple of the finest, so one integer convolution serves.
+    FREE: each as Eq. 8 found it, as in the paper; a convolution runs once per scale in use.
+    ALIGNED: residual scales are whole multiples of one step, the keyframe's own where the weights
+        are the keyframe's, so that one integer convolution serves.
     """
 
     FREE = "free"
@@ -105,12 +106,13 @@ class Runtime:
     ) -> FrameRun:
         """Run a keyframe and, with a reference, replace `state`'s layers."""
         plan = self._plan(inputs)
-        state.layers.clear()
+        memory = Layers()
+        state.memory = None if reference is None else memory
 
         def step(layer: LayerQuantizers, x: Tensor) -> Step:
             result, kept = anchor_step(layer, x, reference)
             if kept is not None:
-                state.layers[layer.op.name] = kept
+                memory.layers[layer.op.name] = kept
             return result
 
         return _Recorder(plan, inputs, bit_map, is_anchor=True).run(step)
@@ -125,9 +127,11 @@ class Runtime:
     ) -> FrameRun:
         """Run a residual frame against `state`, which a keyframe of these shapes has filled."""
         plan = self._plan(inputs)
+        memory = state.memory
+        assert isinstance(memory, Layers)
 
         def step(layer: LayerQuantizers, x: Tensor) -> Step:
-            return residual_step(layer, x, state.layers[layer.op.name], reference, policy)
+            return residual_step(layer, x, memory.layers[layer.op.name], reference, policy)
 
         return _Recorder(plan, inputs, bit_map, is_anchor=False).run(step)
 
@@ -168,29 +172,14 @@ class Runtime:
                 residual = QuantizedWeight.of(op, p.residual_weight_bits, per_channel)
             slots = [Slot(Role.RESIDUAL, p.residual_weight_bits, bits) for bits in p.pool]
             pool = tuple((s.activation_bits, self._encodings.scale(s, name)) for s in slots)
-            if self._grid is Grid.ALIGNED and len(pool) > 1:
-                pool = _aligned(pool)
-        return LayerQuantizers(
-            op=op,
-            frame_bits=p.activation_bits,
-            frame_scale=self._encodings.scale(frame, name),
-            frame_weight=weight,
-            pool=pool,
-            residual_weight=residual,
+        return LayerQuantizers.of(
+            op,
+            (p.activation_bits, self._encodings.scale(frame, name)),
+            weight,
+            pool,
+            residual,
             aligned=self._grid is Grid.ALIGNED,
         )
-
-
-def _aligned(pool: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
-    """Move every scale to the nearest whole multiple of the last one, 1 to 2^(8 − b).
-
-    The bound keeps multiple × code within int8 for a code of b bits.
-    """
-    top = pool[-1][1]
-    return tuple(
-        (bits, top * min(max(round(scale / top), 1), 2 ** (8 - bits)) if bits else 1.0)
-        for bits, scale in pool
-    )
 
 
 class _Recorder:
@@ -224,7 +213,7 @@ class _Recorder:
         else:
             mean_bits = step.bits.mean().item()
             active = layer.op.active_outputs(step.bits > 0)
-        weight = layer.frame_weight if self._is_anchor else layer.residual_weight
+        weight = layer.planes[0].weight if self._is_anchor else layer.residual_weight
         assert weight is not None
         n_quantizers = 0 if self._is_anchor else len(layer.pool)
         self._reports.append(

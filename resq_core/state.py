@@ -4,27 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-__all__ = ["LayerState", "StreamState"]
+__all__ = ["LayerState", "Layers", "Memory", "StreamState"]
+
+
+class Memory(Protocol):
+    """What an executor keeps of one stream."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
 
 
 @dataclass(slots=True)
 class LayerState:
-    """What one layer remembers: the reference input and the output that belongs to it.
+    """What one layer remembers.
 
     Attributes:
-        x: reference input. `keyframe`: x^k, float32. `previous`: x^{t−1}, float32. `tracking`:
-            what has been transmitted so far, float64, so that sums of scaled codes are exact.
-        z: layer output for `x`, bias included; float64 where it accumulates.
+        codes: int8 tensors of the input's shape, one for each plane of the layer: what has been
+            transmitted so far, in steps of the plane's scale.
+        x: what the next residual is taken against, float32: x^k for `keyframe`, x^{t−1} for
+            `previous`; None for `tracking`, whose reference is what `codes` say.
+        z: float32 [.., O, ..], output of the first plane and the bias, where it never changes
+            between two keyframes; None for a layer of one plane.
         keyframe_norm: mean over pixels of ‖x^k‖₂, for the relative policy.
     """
 
-    x: Tensor
-    z: Tensor
+    codes: list[Tensor]
+    x: Tensor | None
+    z: Tensor | None
     keyframe_norm: float
+
+
+@dataclass(slots=True)
+class Layers:
+    """The reference executor's memory: a `LayerState` by layer name."""
+
+    layers: dict[str, LayerState] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the layers' tensors; a tensor that several layers share counts once."""
+        return _distinct_bytes(
+            t for s in self.layers.values() for t in (*s.codes, s.x, s.z) if t is not None
+        )
 
 
 @dataclass(slots=True)
@@ -32,28 +58,28 @@ class StreamState:
     """State of one stream; dropping it frees its memory at once.
 
     Attributes:
-        layers: by layer name.
+        memory: what the executor keeps; None before the first keyframe.
         input_shapes: shapes of the inputs that the state belongs to.
         since_anchor: frames processed since the last anchor, that one included; 0 before any.
-        output: the last output, a tensor or a nest of tensors.
+        output: the last output, a tensor or a nest of tensors, where frames repeat it.
     """
 
-    layers: dict[str, LayerState] = field(default_factory=dict)
+    memory: Memory | None = None
     input_shapes: tuple[tuple[int, ...], ...] = ()
     since_anchor: int = 0
     output: Any = None
 
     def clear(self) -> None:
         """Forget everything; the next frame becomes an anchor."""
-        self.layers.clear()
+        self.memory = None
         self.input_shapes = ()
         self.since_anchor = 0
         self.output = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the layers' tensors; a tensor that several layers share counts once."""
-        return _distinct_bytes(t for layer in self.layers.values() for t in (layer.x, layer.z))
+        """Bytes of what the executor keeps."""
+        return 0 if self.memory is None else self.memory.nbytes
 
 
 def _distinct_bytes(tensors: Iterable[Tensor]) -> int:

@@ -109,7 +109,7 @@ def test_tracking_moves_towards_float_on_a_still_frame(precision: str) -> None:
 def layer(op: LinearOp, weight_bits: int, pool: tuple[int, ...], scale: float) -> LayerQuantizers:
     weight = QuantizedWeight.of(op, weight_bits, per_channel=True)
     scales = tuple((b, scale * 2 ** (max(pool) - b)) for b in pool)
-    return LayerQuantizers(op, 8, 4 * scale, weight, scales, weight, aligned=True)
+    return LayerQuantizers.of(op, (8, 4 * scale), weight, scales, weight)
 
 
 def conv(seed: int = 0) -> LinearOp:
@@ -129,13 +129,15 @@ def test_ten_thousand_frames_of_tracking_do_not_drift(pool: tuple[int, ...]) -> 
     assert state is not None
     for _ in range(10_000):
         x = 0.95 * x + 0.3 * torch.randn(x.shape, generator=generator)
-        residual_step(quantizers, x, state, Reference.TRACKING, policy)
-    weight = quantizers.frame_weight
-    values = weight.codes.double() * op.channels_to_weight(weight.scale.double())
+        step = residual_step(quantizers, x, state, Reference.TRACKING, policy)
+    (plane,) = quantizers.planes
+    sent = state.codes[0].double() * plane.scale
+    values = plane.weight.codes.double() * op.channels_to_weight(plane.weight.scale.double())
     assert op.bias is not None
-    wanted = op.apply(state.x, values, op.bias.double())
+    wanted = op.apply(sent, values, op.bias.double())
     spread = wanted.std().item()
-    assert (state.z - wanted).abs().max().item() < 1e-6 * spread
+    assert (step.z - wanted).abs().max().item() < 1e-6 * spread
+    assert (sent - x).abs().mean().item() < 0.5 * x.abs().mean().item()
 
 
 def test_previous_without_feedback_does_drift() -> None:
@@ -150,8 +152,8 @@ def test_previous_without_feedback_does_drift() -> None:
         assert state is not None
         for _ in range(500):
             x = 0.95 * x + 0.05 * torch.randn(x.shape, generator=generator)
-            residual_step(quantizers, x, state, reference, policy)
-        drift[reference] = (state.z - op.apply(x, op.weight, op.bias)).norm().item()
+            step = residual_step(quantizers, x, state, reference, policy)
+        drift[reference] = (step.z - op.apply(x, op.weight, op.bias)).norm().item()
     assert drift[Reference.PREVIOUS] > 2 * drift[Reference.TRACKING]
 
 
@@ -172,8 +174,8 @@ def test_the_residual_step_converges_to_float_as_bits_grow(seed: int, kind: Kind
         reach = torch.cat([key, x - key]).abs().max().item()
         scale = 2 * reach / (2**bits - 1)
         quantized = QuantizedWeight.of(op, bits, per_channel=True)
-        quantizers = LayerQuantizers(
-            op, bits, scale, quantized, ((bits, scale),), quantized, aligned=True
+        quantizers = LayerQuantizers.of(
+            op, (bits, scale), quantized, ((bits, scale),), quantized, aligned=False
         )
         _, state = anchor_step(quantizers, key, Reference.KEYFRAME)
         assert state is not None
@@ -289,8 +291,8 @@ def test_state_is_counted_freed_and_never_shared_with_the_caller() -> None:
     stream = calibrated(Plain).with_precision("W8A8->W8A4").stream(period=10, reference="keyframe")
     frame = moving_clip(1)
     result = stream.step(frame)
-    # x^k and z^k of both layers in float32
-    assert stream.nbytes == 4 * 16 * 24 * (3 + 8 + 8 + 4)
+    # both layers: x^k in float32 and its codes in int8, codes of the residual, z^k in float32
+    assert stream.nbytes == 16 * 24 * ((4 + 1 + 1) * (3 + 8) + 4 * (8 + 4))
     wanted = result.output.clone()
     result.output.zero_()
     held = frame.clone()
