@@ -1,0 +1,1 @@
+"""Executors that run a calibrated network on this machine; see docs/backends.md."""

@@ -1,0 +1,96 @@
+#include "cpu.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <initializer_list>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace resq {
+
+#if defined(__x86_64__)
+
+namespace {
+
+// XCR0 says which register files the operating system saves on a context switch
+// (Intel SDM vol. 1, 13.3): without that a supported instruction still faults.
+constexpr std::uint64_t kYmmState = 0x06;     // XMM, YMM
+constexpr std::uint64_t kZmmState = 0xe0;     // opmask, upper halves of ZMM0-15, ZMM16-31
+
+std::uint64_t saved_state() {
+  std::uint32_t low = 0;
+  std::uint32_t high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (static_cast<std::uint64_t>(high) << 32) | low;
+}
+
+#if defined(__APPLE__)
+// macOS enables the ZMM state per thread on its first use, so XCR0 does not show it.
+constexpr bool kZmmOnDemand = true;
+#else
+constexpr bool kZmmOnDemand = false;
+#endif
+
+}  // namespace
+
+std::vector<std::string> cpu_features() {
+  std::uint32_t a = 0, b1 = 0, c1 = 0, d1 = 0, b7 = 0, c7 = 0, d7 = 0;
+  if (!__get_cpuid(1, &a, &b1, &c1, &d1)) return {};
+  if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) b7 = c7 = 0;
+
+  const auto bit = [](std::uint32_t word, int n) { return ((word >> n) & 1u) != 0; };
+  const bool xsave = bit(c1, 27);
+  const std::uint64_t saved = xsave ? saved_state() : 0;
+  const bool ymm = (saved & kYmmState) == kYmmState;
+  const bool zmm = ymm && (kZmmOnDemand || (saved & kZmmState) == kZmmState);
+
+  const struct {
+    const char* name;
+    bool here;
+  } known[] = {
+      {"avx", ymm && bit(c1, 28)},
+      {"f16c", ymm && bit(c1, 29)},
+      {"fma", ymm && bit(c1, 12)},
+      {"avx2", ymm && bit(b7, 5)},
+      {"avx512f", zmm && bit(b7, 16)},
+      {"avx512dq", zmm && bit(b7, 17)},
+      {"avx512bw", zmm && bit(b7, 30)},
+      {"avx512vl", zmm && bit(b7, 31)},
+      {"avx512vnni", zmm && bit(c7, 11)},
+  };
+  std::vector<std::string> found;
+  for (const auto& feature : known) {
+    if (feature.here) found.emplace_back(feature.name);
+  }
+  return found;
+}
+
+#else
+
+std::vector<std::string> cpu_features() { return {}; }
+
+#endif
+
+std::vector<std::string> isas() {
+  const std::vector<std::string> have = cpu_features();
+  [[maybe_unused]] const auto all = [&have](std::initializer_list<const char*> needed) {
+    return std::all_of(needed.begin(), needed.end(), [&have](const char* name) {
+      return std::find(have.begin(), have.end(), name) != have.end();
+    });
+  };
+  std::vector<std::string> usable;
+#if defined(RESQ_HAVE_AVX512)
+  if (all({"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"})) {
+    usable.emplace_back("avx512");
+  }
+#endif
+#if defined(RESQ_HAVE_AVX2)
+  if (all({"avx2", "fma", "f16c"})) usable.emplace_back("avx2");
+#endif
+  usable.emplace_back("portable");
+  return usable;
+}
+
+}  // namespace resq

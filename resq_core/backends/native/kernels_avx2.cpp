@@ -1,0 +1,2 @@
+#define RESQ_ISA avx2
+#include "kernels_impl.hpp"

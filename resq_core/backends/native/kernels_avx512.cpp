@@ -1,0 +1,2 @@
+#define RESQ_ISA avx512
+#include "kernels_impl.hpp"

@@ -1,0 +1,2 @@
+#define RESQ_ISA portable
+#include "kernels_impl.hpp"
