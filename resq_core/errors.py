@@ -5,6 +5,7 @@ ResqError
 ├── OptionError         a period, threshold, reference or policy out of range  (also ValueError)
 ├── InputError          a frame of a wrong shape, size, type or with NaN       (also ValueError)
 ├── UnknownModelError   a model name that is not registered                    (also LookupError)
+├── BackendError        a backend that was asked for by name and cannot be used here
 ├── CaptureError        a module that cannot be turned into a graph
 ├── CalibrationError    scales that are missing, or samples that cannot give any
 ├── CheckpointError     weights that do not fit, or hold NaN or infinity
@@ -19,6 +20,7 @@ Every message says what was wrong, what was expected, and where.
 from __future__ import annotations
 
 __all__ = [
+    "BackendError",
     "CalibrationError",
     "CaptureError",
     "CheckpointError",
@@ -52,6 +54,10 @@ class InputError(ResqError, ValueError):
 
 class UnknownModelError(ResqError, LookupError):
     """A model name that is not registered."""
+
+
+class BackendError(ResqError):
+    """A backend that was asked for by name and cannot be used on this machine or network."""
 
 
 class CaptureError(ResqError):

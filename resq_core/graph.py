@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from resq_core.linear_op import LinearOp
 
-__all__ = ["Call", "Graph", "Ref", "RunLinear"]
+__all__ = ["Call", "Graph", "Ref", "RunLinear", "resolve"]
 
 RunLinear = Callable[[LinearOp, Tensor], Tensor]
 """Computes a layer's output, bias included."""
@@ -67,25 +68,49 @@ class Graph:
         Returns:
             What the module returns: a tensor, or the same nest of tensors.
         """
+        return self._run(inputs, linear, lambda _slot, _value: None)
+
+    def shapes(self, inputs: Sequence[Tensor]) -> list[tuple[int, ...] | None]:
+        """Shape of the float32 tensor that each slot holds, by slot; None for any other value.
+
+        Runs the network once, in float.
+        """
+        found: list[tuple[int, ...] | None] = [None] * self.n_slots
+
+        def note(slot: int, value: Any) -> None:
+            if isinstance(value, Tensor) and value.dtype == torch.float32:
+                found[slot] = tuple(value.shape)
+
+        with torch.no_grad():
+            self._run(inputs, lambda op, x: op.apply(x, op.weight, op.bias), note)
+        return found
+
+    def _run(
+        self, inputs: Sequence[Tensor], linear: RunLinear, note: Callable[[int, Any], None]
+    ) -> Any:
         env: list[Any] = [None] * self.n_slots
         env[: len(inputs)] = inputs
+        for slot, value in enumerate(inputs):
+            note(slot, value)
         for call in self.calls:
             if call.op is not None:
-                env[call.slot] = linear(call.op, _resolve(call.args[0], env))
+                env[call.slot] = linear(call.op, resolve(call.args[0], env))
             else:
                 env[call.slot] = call.target(
-                    *_resolve(call.args, env), **_resolve(call.kwargs, env)
+                    *resolve(call.args, env), **resolve(call.kwargs, env)
                 )
+            note(call.slot, env[call.slot])
             for slot in call.frees:
                 env[slot] = None
-        return pytree.tree_unflatten(list(_resolve(self.outputs, env)), self.out_spec)
+        return pytree.tree_unflatten(list(resolve(self.outputs, env)), self.out_spec)
 
 
-def _resolve(value: Any, env: list[Any]) -> Any:
+def resolve(value: Any, env: list[Any]) -> Any:
+    """`value` with every `Ref` in it replaced by what `env` holds for it."""
     if isinstance(value, Ref):
         return env[value.slot]
     if isinstance(value, (tuple, list)):
-        return type(value)([_resolve(v, env) for v in value])
+        return type(value)([resolve(v, env) for v in value])
     if isinstance(value, dict):
-        return {k: _resolve(v, env) for k, v in value.items()}
+        return {k: resolve(v, env) for k, v in value.items()}
     return value

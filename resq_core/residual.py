@@ -198,12 +198,14 @@ class Step:
         z: the output, float32.
         bits: float32 map of activation bits over input pixels (one channel), or one number where
             every pixel got the same.
+        active: bool map of input pixels whose codes changed (one channel), or None for a keyframe.
         clipped: residual elements that the highest quantizer had to clamp.
         elements: input elements.
     """
 
     z: Tensor
     bits: Tensor | int
+    active: Tensor | None
     clipped: int
     elements: int
 
@@ -237,7 +239,7 @@ def anchor_step(
     op = layer.op
     codes = quantize_codes(x, layer.frame_scale, layer.frame_bits) * layer.frame_step
     z = _with_bias(op, _convolve(op, codes, layer.planes[0]))
-    step = Step(z, layer.frame_bits, 0, x.numel())
+    step = Step(z, layer.frame_bits, None, 0, x.numel())
     if reference is None:
         return step, None
     norm = torch.linalg.vector_norm(x, dim=op.channel_dim).mean().item()
@@ -265,16 +267,20 @@ def residual_step(
         policy: used where the pool holds more than one quantizer.
     """
     delta = x - (_transmitted(layer, state) if state.x is None else state.x)
-    codes = state.codes
-    if reference is Reference.KEYFRAME:
-        codes = [c.clone() for c in codes]
+    codes = [c.clone() for c in state.codes]
     if len(layer.pool) > 1:
         bits, clipped = _transmit_chosen(layer, delta, codes, policy, state.keyframe_norm)
     else:
         bits, clipped = _transmit_all(layer, delta, codes)
+    active = torch.zeros_like(delta, dtype=torch.bool)
+    for old, new in zip(state.codes, codes, strict=True):
+        active |= old != new
+    active = active.any(dim=layer.op.channel_dim, keepdim=True)
+    if reference is not Reference.KEYFRAME:
+        state.codes = codes
     if reference is Reference.PREVIOUS:
         state.x = x
-    return Step(_output(layer, codes, state.z), bits, clipped, x.numel())
+    return Step(_output(layer, codes, state.z), bits, active, clipped, x.numel())
 
 
 def _transmitted(layer: LayerQuantizers, state: LayerState) -> Tensor:

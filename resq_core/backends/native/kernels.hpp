@@ -1,0 +1,119 @@
+// What the inner loops offer, once for each instruction set.
+//
+// Activation codes are unsigned bytes with an offset of 128, so that one instruction multiplies
+// them with signed weights; `init` takes the offset out again. Rows are one pixel's channels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace resq {
+
+constexpr int kLanes = 16;      // output channels of one vector of accumulators
+constexpr int kMaxVectors = 4;  // vectors of one block of output channels
+constexpr int kMaxPlanes = 9;
+constexpr int kMaxPool = 9;
+constexpr int kZeroCode = 128;
+
+// A run of code bytes that one pixel of output reads, relative to its base address.
+struct Segment {
+  int32_t offset;
+  int32_t length;  // a multiple of 4
+};
+
+// out[p][o] = (Σ_k codes[base_p + k]·w[k][o] + init[o])·multiplier[o] (+ bias[o]) (+ out[p][o])
+struct Gemm {
+  const uint8_t* const* base;
+  int pixels;
+  const Segment* segments;
+  int n_segments;
+  const void* weights;
+  const int32_t* init;
+  const float* multiplier;
+  const float* bias;  // null: none
+  float* out;
+  ptrdiff_t stride;  // floats from one row of `out` to the next; its rows go up to a whole tile
+  int vectors;
+  bool accumulate;
+};
+
+// One channel in, one channel out, per channel.
+struct Depthwise {
+  const uint8_t* base;
+  const int32_t* offsets;  // one per tap, bytes
+  int taps;
+  const int8_t* weights;  // [taps][channels]
+  const float* multiplier;
+  const float* bias;
+  float* out;
+  int channels;
+  bool accumulate;
+};
+
+struct PoolEntry {
+  float scale, inverse, low, high, step;
+  int bits, plane;
+};
+
+// A layer's quantizers, as `LayerQuantizers` in residual.py.
+struct Quantizers {
+  int channels;
+  int n_planes;
+  float plane_scale[kMaxPlanes];
+  float frame_inverse, frame_low, frame_high, frame_step;
+  int n_pool;
+  PoolEntry pool[kMaxPool];
+  float quiet;  // |δ| up to here leaves every code at zero
+};
+
+struct Policy {
+  float gain, threshold;
+};
+
+// What became of one residual pixel.
+struct Decision {
+  int index;     // of the pool
+  int clipped;   // values that the top quantizer clamped
+  bool active;   // codes have changed
+  bool pending;  // the next frame must look again although the input may stay
+};
+
+struct Kernels {
+  const char* name;
+  // Pixels that one call of the inner loop computes; `Gemm::out` is written in whole tiles.
+  int (*tile)(int vectors);
+  size_t (*packed_bytes)(int depth, int vectors);
+  // weights: [depth][vectors·16], depth a multiple of 4
+  void (*pack)(const int8_t* weights, int depth, int vectors, void* packed);
+  void (*gemm)(const Gemm&);
+  void (*depthwise)(const Depthwise&);
+
+  // Keyframe codes of one row; returns ‖x‖₂, and whether the next frame must look again.
+  float (*quantize_frame)(const Quantizers&, const float* x, uint8_t* codes, bool* pending);
+  // Residual codes of one row, added to the planes; `against` is null for `tracking`.
+  // `scratch` holds `channels` floats. `codes` points at the pixel in each plane.
+  Decision (*quantize_residual)(const Quantizers&, const Policy&, const float* x,
+                                const float* against, uint8_t* const* codes, float* scratch);
+  // Marks pixels of up to 4 channels whose residual may not be all zero codes.
+  void (*scan)(const Quantizers&, const float* const* channels, const uint8_t* codes, int stride,
+               int pixels, uint8_t* loud);
+
+  void (*relu)(float* x, int n);
+  void (*clamp)(float* x, int n, float low, float high);
+  void (*add)(float* x, const float* y, int n);
+  void (*affine)(float* x, const float* weight, const float* bias, int n);
+  void (*blend)(float* out, const float* const* rows, const float* weights, int n);
+  void (*maximum)(float* out, const float* x, int n);
+  void (*divide)(float* x, float by, int n);
+  // out |= in, bytes
+  void (*merge)(uint8_t* out, const uint8_t* in, int n);
+  // indices of non-zero bytes, offset by `first`; returns how many
+  int (*compress)(const uint8_t* map, int n, int first, int32_t* out);
+};
+
+// Each may be called only where `isas` names it.
+const Kernels* avx512_kernels();
+const Kernels* avx2_kernels();
+const Kernels* portable_kernels();
+
+}  // namespace resq

@@ -1,0 +1,964 @@
+#include "program.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+#include "cpu.hpp"
+
+namespace resq {
+namespace {
+
+constexpr size_t kNowhere = std::numeric_limits<size_t>::max();
+constexpr size_t kAlign = 64;
+constexpr size_t kSlack = 64;  // code planes may be read this far beyond their end
+
+size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+const Kernels* kernels_for(const std::string& isa) {
+  const std::vector<std::string> usable = isas();
+  if (std::find(usable.begin(), usable.end(), isa) == usable.end())
+    throw std::invalid_argument("this machine cannot run the " + isa + " kernels");
+#if defined(RESQ_HAVE_AVX512)
+  if (isa == "avx512") return avx512_kernels();
+#endif
+#if defined(RESQ_HAVE_AVX2)
+  if (isa == "avx2") return avx2_kernels();
+#endif
+  return portable_kernels();
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- scratch
+
+// A byte per pixel, and whether a row of the picture has any.
+struct Map {
+  std::vector<uint8_t> bytes, rows;
+  void size(int rows_, int width) {
+    bytes.assign(size_t(rows_) * width, 0);
+    rows.assign(size_t(rows_), 0);
+  }
+  void clear() {
+    std::fill(bytes.begin(), bytes.end(), uint8_t(0));
+    std::fill(rows.begin(), rows.end(), uint8_t(0));
+  }
+};
+
+// What one thread needs for itself.
+struct Private {
+  std::vector<float> rows, delta;
+  std::vector<uint8_t> map, line;
+  std::vector<int32_t> first, second;
+  std::vector<LayerStats> stats;
+};
+
+// What one frame needs beside the state; programs keep it for the next frame.
+struct Scratch {
+  explicit Scratch(const Program& program);
+
+  std::vector<Map> changed;                 // by tensor
+  std::vector<Map> active;                  // by layer
+  std::vector<std::vector<float>> norms;    // by layer, ‖x‖ of every pixel
+  std::vector<std::vector<uint8_t>> bits;   // by layer
+  std::vector<std::vector<float>> current;  // by tensor: changed rows, where the state keeps x^k
+  std::vector<std::atomic<int>> next;       // by step and list: the next pixel to take
+  std::vector<Private> privates;
+  std::vector<uint8_t> state;               // for frames that leave none
+};
+
+Scratch::Scratch(const Program& program)
+    : changed(program.tensors_.size()),
+      active(program.layers_.size()),
+      norms(program.layers_.size()),
+      bits(program.layers_.size()),
+      current(program.tensors_.size()),
+      next(program.steps_.size() * 8) {
+  for (size_t i = 0; i < changed.size(); ++i) {
+    const Tensor& t = program.tensors_[i];
+    if (t.read) changed[i].size(t.n * t.h, t.w);
+  }
+  for (size_t i = 0; i < active.size(); ++i) {
+    const Tensor& t = program.tensors_[size_t(program.layers_[i].tensor)];
+    active[i].size(t.n * t.h, t.w);
+  }
+}
+
+// ---------------------------------------------------------------- building a program
+
+Program::Program(const std::string& isa) : kernels_(kernels_for(isa)) {}
+Program::~Program() = default;
+
+int Program::add_tensor(int n, int h, int w, int c) {
+  Tensor t{};
+  t.n = n, t.h = h, t.w = w, t.c = c;
+  tensors_.push_back(std::move(t));
+  producer_.push_back(-1);
+  return int(tensors_.size()) - 1;
+}
+
+void Program::mark_read(int tensor) { tensors_.at(size_t(tensor)).read = true; }
+
+int Program::add_layer(Layer layer) {
+  Tensor& input = tensors_.at(size_t(layer.tensor));
+  layer.stride = int(round_up(size_t(input.c), 4));
+  layer.plane_bytes = round_up(
+      size_t(input.n) * layer.padded_h * layer.padded_w * layer.stride + kSlack, kAlign);
+  layers_.push_back(std::move(layer));
+  const int id = int(layers_.size()) - 1;
+  input.sinks.push_back(id);
+  return id;
+}
+
+void Program::add_block(int layer_id, int phase_id, int plane, int group, const int8_t* weights,
+                        const float* multiplier, const float* bias, int group_in, int group_out,
+                        int groups) {
+  Layer& layer = layers_.at(size_t(layer_id));
+  Phase& phase = layer.phases.at(size_t(phase_id));
+  if (phase.blocks.size() < size_t(plane) + 1) phase.blocks.resize(size_t(plane) + 1);
+  const int ny = int(phase.dy.size()), nx = int(phase.dx.size());
+  const int stride = layer.stride;
+  bool adjacent = groups == 1;
+  for (int i = 1; i < nx; ++i) adjacent = adjacent && phase.dx[size_t(i)] == phase.dx[0] + i;
+  const int depth = int(round_up(size_t(group_in), 4));
+  const int taken = groups == 1 ? stride : depth;  // bytes read at each tap
+  std::vector<Segment> segments;
+  for (int y = 0; y < ny; ++y) {
+    const int row = phase.dy[size_t(y)] * layer.padded_w;
+    if (adjacent && nx) {
+      segments.push_back({(row + phase.dx[0]) * stride, nx * stride});
+      continue;
+    }
+    for (int x = 0; x < nx; ++x)
+      segments.push_back({(row + phase.dx[size_t(x)]) * stride + group * group_in, taken});
+  }
+  if (plane == 0) phase.segments.push_back(std::move(segments));
+  const int list = int(phase.segments.size()) - 1;
+  const int all = ny * nx * taken;
+  for (int first = 0, left = int(round_up(size_t(group_out), kLanes)) / kLanes; left > 0;) {
+    Block b;
+    b.vectors = left == 5 ? 3 : std::min(left, kMaxVectors);
+    b.first = group * group_out + first;
+    b.segments = plane == 0 ? list : group;
+    const int width = b.vectors * kLanes, valid = std::min(width, group_out - first);
+    std::vector<int8_t> flat(size_t(all) * width, 0);
+    b.init.assign(size_t(width), 0);
+    for (int tap = 0; tap < ny * nx; ++tap)
+      for (int c = 0; c < group_in; ++c)
+        for (int o = 0; o < valid; ++o) {
+          const int8_t w = weights[(size_t(tap) * group_in + c) * group_out + first + o];
+          flat[(size_t(tap) * taken + c) * width + o] = w;
+          b.init[size_t(o)] -= kZeroCode * w;
+        }
+    b.packed.resize(kernels_->packed_bytes(all, b.vectors) + kAlign);
+    kernels_->pack(flat.data(), all, b.vectors, b.packed.data());
+    b.multiplier.assign(size_t(width), 0.0f);
+    std::copy_n(multiplier + b.first, valid, b.multiplier.begin());
+    if (bias) {
+      b.bias.assign(size_t(width), 0.0f);
+      std::copy_n(bias + b.first, valid, b.bias.begin());
+    }
+    phase.blocks[size_t(plane)].push_back(std::move(b));
+    first += width;
+    left -= int(round_up(size_t(width), kLanes)) / kLanes;
+  }
+}
+
+void Program::add_depthwise(int layer_id, const int8_t* weights, const float* multiplier,
+                            const float* bias) {
+  Layer& layer = layers_.at(size_t(layer_id));
+  Phase& phase = layer.phases.at(0);
+  layer.depthwise = true;
+  if (layer.offsets.empty())
+    for (int y : phase.dy)
+      for (int x : phase.dx) layer.offsets.push_back((y * layer.padded_w + x) * layer.stride);
+  const size_t n = size_t(layer.out_c);
+  layer.dw_weights.emplace_back(weights, weights + layer.offsets.size() * n);
+  layer.dw_multiplier.emplace_back(multiplier, multiplier + n);
+  if (bias) layer.dw_bias.assign(bias, bias + n);
+}
+
+void Program::add_step(Step step) {
+  producer_.at(size_t(step.out)) = int(steps_.size());
+  for (int t : step.inputs) mark_read(t);
+  for (const PostOp& post : step.post)
+    if (post.kind == Post::add) mark_read(post.tensor);
+  if (step.raw >= 0) mark_read(step.raw);
+  steps_.push_back(std::move(step));
+}
+
+void Program::finish() {
+  size_t common = round_up(layers_.size() * sizeof(float), kAlign);
+  for (Layer& layer : layers_) {
+    layer.pending = common;
+    common = round_up(common + size_t(tensors_[size_t(layer.tensor)].pixels()), kAlign);
+    layer.codes = common;
+    common += layer.plane_bytes * size_t(layer.quantizers.n_planes);
+  }
+  for (int r = 0; r < kReferences; ++r) {
+    size_t end = common;
+    for (Tensor& t : tensors_) {
+      t.base[r] = kNowhere;
+      if (!t.read && (Reference(r) == Reference::tracking || t.sinks.empty())) continue;
+      t.base[r] = end;
+      end = round_up(end + size_t(t.pixels()) * t.c * sizeof(float), kAlign);
+    }
+    state_bytes_[r] = end;
+  }
+}
+
+std::unique_ptr<Scratch> Program::borrow() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (idle_.empty()) return std::make_unique<Scratch>(*this);
+  std::unique_ptr<Scratch> scratch = std::move(idle_.back());
+  idle_.pop_back();
+  return scratch;
+}
+
+void Program::give_back(std::unique_ptr<Scratch> scratch) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  idle_.push_back(std::move(scratch));
+}
+
+// ---------------------------------------------------------------- one frame
+
+Frame::Frame(std::shared_ptr<Program> program, uint8_t* state, const FrameOptions& options,
+             std::vector<float> thresholds)
+    : program_(std::move(program)),
+      state_(state),
+      options_(options),
+      thresholds_(std::move(thresholds)),
+      scratch_(program_->borrow()),
+      bindings_(program_->steps_.size()),
+      times_(options.timed ? program_->steps_.size() : 0) {
+  const Program& p = *program_;
+  Scratch& s = *scratch_;
+  if (!state_) {
+    const size_t bytes = p.state_bytes(options_.reference) + kAlign;
+    if (s.state.size() < bytes) s.state.assign(bytes, uint8_t(kZeroCode));
+    const size_t at = reinterpret_cast<uintptr_t>(s.state.data()) % kAlign;
+    state_ = s.state.data() + (at ? kAlign - at : 0);
+  }
+  for (std::atomic<int>& next : s.next) next.store(0, std::memory_order_relaxed);
+  for (Private& mine : s.privates)
+    std::fill(mine.stats.begin(), mine.stats.end(), LayerStats{});
+  for (Map& map : s.changed) map.clear();
+  for (Map& map : s.active) map.clear();
+  for (size_t i = 0; i < p.layers_.size(); ++i) {
+    const Layer& layer = p.layers_[i];
+    const Tensor& t = p.tensors_[size_t(layer.tensor)];
+    if (options_.bits && !options_.anchor)
+      s.bits[i].assign(size_t(t.pixels()), uint8_t(layer.quantizers.pool[0].bits));
+    if (options_.anchor && options_.keeps) s.norms[i].resize(size_t(t.pixels()));
+    if (options_.anchor) {
+      uint8_t* codes = state_ + layer.codes;
+      for (int plane = 1; plane < layer.quantizers.n_planes; ++plane)
+        std::memset(codes + size_t(plane) * layer.plane_bytes, kZeroCode, layer.plane_bytes);
+    }
+  }
+  if (!options_.anchor && options_.reference == Reference::keyframe)
+    for (size_t i = 0; i < p.tensors_.size(); ++i)
+      if (p.tensors_[i].read)
+        s.current[i].resize(size_t(p.tensors_[i].pixels()) * p.tensors_[i].c);
+}
+
+Frame::~Frame() { program_->give_back(std::move(scratch_)); }
+
+void Frame::bind(int step, const float* data, const int64_t strides[4],
+                 const std::array<int64_t, 4>& shape) {
+  Binding& b = bindings_.at(size_t(step));
+  const Tensor& t = program_->tensor(program_->steps_[size_t(step)].out);
+  if (shape != std::array<int64_t, 4>{t.n, t.c, t.h, t.w})
+    throw std::invalid_argument("an input has another shape than the program was planned for");
+  b.data = data;
+  std::copy_n(strides, 4, b.strides);
+}
+
+// One thread's part of a frame.
+class Frame::Worker {
+ public:
+  Worker(Frame& frame, int rank, int members, Barrier& barrier)
+      : frame_(frame),
+        program_(*frame.program_),
+        kernels_(*program_.kernels_),
+        options_(frame.options_),
+        state_(frame.state_),
+        shared_(*frame.scratch_),
+        own_(shared_.privates[size_t(rank)]),
+        rank_(rank),
+        members_(members),
+        barrier_(barrier) {
+    overlay_ = !options_.anchor && options_.reference == Reference::keyframe;
+    everywhere_ = options_.anchor || options_.look_everywhere;
+    const float* norms = reinterpret_cast<const float*>(state_ + program_.norms_);
+    policies_.resize(program_.layers_.size());
+    if (options_.anchor) return;
+    for (size_t i = 0; i < policies_.size(); ++i) {
+      const double gain = options_.relative ? 1.0 / std::max(double(norms[i]), 1e-12)
+                                            : double(program_.layers_[i].weight_norm);
+      policies_[i] = {float(gain), frame.thresholds_[i]};
+    }
+  }
+
+  void run(int first, int last) {
+    for (int i = first; i < last; ++i) {
+      const auto start = now();
+      product_ = 0;
+      step(i);
+      barrier_.wait();
+      if (rank_ == 0 && options_.timed) {
+        StepTime& time = frame_.times_[size_t(i)];
+        time.total += now() - start;
+        time.product += product_;
+      }
+    }
+  }
+
+ private:
+  double now() const {
+    if (!options_.timed) return 0;
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+  }
+
+  // The row of a tensor as it is in this frame.
+  const float* row(int tensor, int p) const {
+    const Tensor& t = program_.tensors_[size_t(tensor)];
+    if (overlay_ && shared_.changed[size_t(tensor)].bytes[size_t(p)])
+      return shared_.current[size_t(tensor)].data() + size_t(p) * t.c;
+    return base(t) + size_t(p) * t.c;
+  }
+
+  float* base(const Tensor& t) const {
+    return reinterpret_cast<float*>(state_ + t.base[int(options_.reference)]);
+  }
+
+  void keep(int tensor, int p, const float* from) {
+    const Tensor& t = program_.tensors_[size_t(tensor)];
+    if (t.base[int(options_.reference)] == kNowhere) return;
+    float* to = base(t);
+    if (overlay_) {
+      if (!t.read) return;
+      to = shared_.current[size_t(tensor)].data();
+    }
+    std::memcpy(to + size_t(p) * t.c, from, size_t(t.c) * sizeof(float));
+  }
+
+  // Hands a finished row on.
+  void emit(int tensor, int p, const float* x) {
+    const Tensor& t = program_.tensors_[size_t(tensor)];
+    const int y = p / t.w, n = y / t.h;
+    if (t.read && !options_.anchor) {
+      Map& map = shared_.changed[size_t(tensor)];
+      map.bytes[size_t(p)] = 1;
+      map.rows[size_t(y)] = 1;
+    }
+    for (int id : t.sinks) quantize(id, t, p, n, y - n * t.h, p - y * t.w, x);
+    keep(tensor, p, x);
+  }
+
+  void quantize(int id, const Tensor& t, int p, int n, int y, int x, const float* row) {
+    const Layer& layer = program_.layers_[size_t(id)];
+    const Quantizers& q = layer.quantizers;
+    const size_t place =
+        ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + x + layer.left) *
+        layer.stride;
+    uint8_t* first = state_ + layer.codes + place;
+    uint8_t* pending = state_ + layer.pending + p;
+    if (options_.anchor) {
+      bool again = false;
+      const float norm = kernels_.quantize_frame(q, row, first, &again);
+      if (options_.keeps) {
+        shared_.norms[size_t(id)][size_t(p)] = norm;
+        *pending = again;
+      }
+      return;
+    }
+    uint8_t* codes[kMaxPlanes];
+    for (int i = 0; i < q.n_planes; ++i) codes[i] = first + size_t(i) * layer.plane_bytes;
+    const float* against = nullptr;
+    if (options_.reference != Reference::tracking) against = base(t) + size_t(p) * t.c;
+    const Decision d = kernels_.quantize_residual(q, policies_[size_t(id)], row, against, codes,
+                                                  own_.delta.data());
+    LayerStats& stats = own_.stats[size_t(id)];
+    ++stats.counts[d.index];
+    stats.clipped += d.clipped;
+    *pending = d.pending;
+    if (options_.bits) shared_.bits[size_t(id)][size_t(p)] = uint8_t(q.pool[d.index].bits);
+    if (d.active) {
+      ++stats.active_in;
+      Map& map = shared_.active[size_t(id)];
+      map.bytes[size_t(p)] = 1;
+      map.rows[size_t(n * t.h + y)] = 1;
+    }
+  }
+
+  // Post-operations [from, to) on rows of pixels; `stride` floats from one to the next.
+  void post(const Step& s, int from, int to, const int32_t* pixels, int count, float* rows,
+            int stride, int channels) {
+    for (int i = from; i < to; ++i) {
+      const PostOp& op = s.post[size_t(i)];
+      switch (op.kind) {
+        case Post::relu:
+          kernels_.relu(rows, (count - 1) * stride + channels);
+          break;
+        case Post::clamp:
+          kernels_.clamp(rows, (count - 1) * stride + channels, op.low, op.high);
+          break;
+        case Post::affine:
+          for (int k = 0; k < count; ++k)
+            kernels_.affine(rows + size_t(k) * stride, op.weight.data(), op.bias.data(), channels);
+          break;
+        case Post::add:
+          for (int k = 0; k < count; ++k)
+            kernels_.add(rows + size_t(k) * stride, row(op.tensor, pixels[k]), channels);
+          break;
+      }
+    }
+  }
+
+  // ------------------------------------------------------------ which pixels
+
+  // Pixels of `rows` lines that any of the maps marks, from the changed inputs of a step.
+  void mark_operands(const Step& s, const Tensor& t, uint8_t* map) {
+    for (const PostOp& op : s.post)
+      if (op.kind == Post::add) merge_map(shared_.changed[size_t(op.tensor)], t, map);
+  }
+
+  void merge_map(const Map& from, const Tensor& t, uint8_t* map) {
+    for (int y = 0; y < t.n * t.h; ++y)
+      if (from.rows[size_t(y)])
+        kernels_.merge(map + size_t(y) * t.w, from.bytes.data() + size_t(y) * t.w, t.w);
+  }
+
+  void mark_pending(const Tensor& t, uint8_t* map) {
+    if (options_.reference != Reference::tracking) return;
+    for (int id : t.sinks)
+      kernels_.merge(map, state_ + program_.layers_[size_t(id)].pending, t.pixels());
+  }
+
+  int list(const uint8_t* map, int n, std::vector<int32_t>& out) {
+    if (out.size() < size_t(n) + 16) out.resize(size_t(n) + 16);
+    return kernels_.compress(map, n, 0, out.data());
+  }
+
+  uint8_t* fresh_map(int n) {
+    own_.map.assign(size_t(n), 0);
+    return own_.map.data();
+  }
+
+  // Output pixels of a window that reads a marked input pixel.
+  void dilate(const Map& from, const Tensor& in, const std::vector<int>& dy,
+              const std::vector<int>& dx, int top, int left, int in_y, int in_x, int rows,
+              int columns, int out_h, int out_w, int out_y, int out_x, int first_y, int first_x,
+              uint8_t* map) {
+    own_.line.resize(size_t(in.w));
+    for (int n = 0; n < in.n; ++n)
+      for (int j = 0; j < rows; ++j) {
+        bool any = false;
+        for (int d : dy) {
+          const int y = j * in_y + d - top;
+          if (y < 0 || y >= in.h || !from.rows[size_t(n * in.h + y)]) continue;
+          const uint8_t* line = from.bytes.data() + size_t(n * in.h + y) * in.w;
+          if (!any) std::memcpy(own_.line.data(), line, size_t(in.w));
+          else kernels_.merge(own_.line.data(), line, in.w);
+          any = true;
+        }
+        if (!any) continue;
+        uint8_t* out = map + size_t(n * out_h + j * out_y + first_y) * out_w + first_x;
+        for (int d : dx) {
+          // i·in_x + d − left in [0, w)
+          const int shift = d - left;
+          int i0 = shift < 0 ? (-shift + in_x - 1) / in_x : 0;
+          int i1 = shift >= in.w ? 0 : std::min(columns, (in.w - 1 - shift) / in_x + 1);
+          const uint8_t* line = own_.line.data() + shift;
+          if (in_x == 1 && out_x == 1) {
+            if (i1 > i0) kernels_.merge(out + i0, line + i0, i1 - i0);
+          } else {
+            for (int i = i0; i < i1; ++i) out[i * out_x] |= line[i * in_x];
+          }
+        }
+      }
+  }
+
+  // ------------------------------------------------------------ steps
+
+  // Takes pieces of a list until it is used up.
+  template <typename Work>
+  void share(int step, int which, int total, int piece, const Work& work) {
+    if (total <= 0) return;
+    std::atomic<int>& next = shared_.next[size_t(step) * 8 + which];
+    for (;;) {
+      const int first = next.fetch_add(piece, std::memory_order_relaxed);
+      if (first >= total) return;
+      work(first, std::min(piece, total - first));
+    }
+  }
+
+  int piece_of(int total, int unit, int most) const {
+    const int even = (total + 4 * members_ - 1) / (4 * members_);
+    return std::max(unit, std::min(most, (even + unit - 1) / unit * unit));
+  }
+
+  void step(int index) {
+    const Step& s = program_.steps_[size_t(index)];
+    if (s.op == Op::conv) return conv(index, s);
+    if (s.op == Op::import) return import(index, s);
+    const Tensor& t = program_.tensors_[size_t(s.out)];
+    const int pixels = t.pixels();
+    int total = pixels;
+    const int32_t* chosen = nullptr;
+    if (!everywhere_) {
+      uint8_t* map = fresh_map(pixels);
+      mark_inputs(s, t, map);
+      mark_operands(s, t, map);
+      mark_pending(t, map);
+      total = list(map, pixels, own_.first);
+      chosen = own_.first.data();
+    }
+    const int stride = int(round_up(size_t(t.c), kLanes));
+    constexpr int kMost = 32;
+    own_.rows.resize(std::max(own_.rows.size(), size_t(kMost) * stride));
+    share(index, 0, total, piece_of(total, 1, kMost), [&](int first, int count) {
+      int32_t which[kMost];
+      for (int k = 0; k < count; ++k) which[k] = chosen ? chosen[first + k] : first + k;
+      for (int k = 0; k < count; ++k)
+        compute(s, t, which[k], own_.rows.data() + size_t(k) * stride);
+      finish_rows(s, 0, which, count, own_.rows.data(), stride, t.c);
+    });
+  }
+
+  void finish_rows(const Step& s, int from, const int32_t* which, int count, float* rows,
+                   int stride, int channels) {
+    post(s, from, int(s.post.size()), which, count, rows, stride, channels);
+    for (int k = 0; k < count; ++k) emit(s.out, which[k], rows + size_t(k) * stride);
+  }
+
+  void mark_inputs(const Step& s, const Tensor& t, uint8_t* map) {
+    for (int id : s.inputs) {
+      const Map& from = shared_.changed[size_t(id)];
+      const Tensor& in = program_.tensors_[size_t(id)];
+      switch (s.op) {
+        case Op::copy:
+        case Op::concat:
+          merge_map(from, t, map);
+          break;
+        case Op::bilinear:
+        case Op::nearest: {
+          own_.line.resize(size_t(in.w));
+          for (int n = 0; n < t.n; ++n)
+            for (int y = 0; y < t.h; ++y) {
+              const int a = n * in.h + s.y0[size_t(y)], b = n * in.h + s.y1[size_t(y)];
+              if (!from.rows[size_t(a)] && !from.rows[size_t(b)]) continue;
+              std::memcpy(own_.line.data(), from.bytes.data() + size_t(a) * in.w, size_t(in.w));
+              kernels_.merge(own_.line.data(), from.bytes.data() + size_t(b) * in.w, in.w);
+              uint8_t* out = map + size_t(n * t.h + y) * t.w;
+              for (int x = 0; x < t.w; ++x)
+                out[x] |= uint8_t(own_.line[size_t(s.x0[size_t(x)])] |
+                                  own_.line[size_t(s.x1[size_t(x)])]);
+            }
+          break;
+        }
+        case Op::average:
+        case Op::maximum: {
+          std::vector<int> dy(size_t(s.kernel_h)), dx(size_t(s.kernel_w));
+          for (int i = 0; i < s.kernel_h; ++i) dy[size_t(i)] = i;
+          for (int i = 0; i < s.kernel_w; ++i) dx[size_t(i)] = i;
+          dilate(from, in, dy, dx, s.pad_h, s.pad_w, s.stride_h, s.stride_w, t.h, t.w, t.h, t.w,
+                 1, 1, 0, 0, map);
+          break;
+        }
+        case Op::mean:
+          for (int n = 0; n < in.n; ++n)
+            for (int y = 0; y < in.h; ++y)
+              if (from.rows[size_t(n * in.h + y)]) map[n] = 1;
+          break;
+        default:
+          break;
+      }
+    }
+  }
+
+  // One row of a step that is not a convolution, before its post-operations.
+  void compute(const Step& s, const Tensor& t, int p, float* out) {
+    const int input = s.inputs[0];
+    const Tensor& in = program_.tensors_[size_t(input)];
+    const int y = p / t.w % t.h, n = p / (t.w * t.h), x = p % t.w;
+    const auto at = [&](int yy, int xx) { return row(input, (n * in.h + yy) * in.w + xx); };
+    switch (s.op) {
+      case Op::copy:
+        std::memcpy(out, row(input, p), size_t(t.c) * sizeof(float));
+        break;
+      case Op::concat: {
+        for (int id : s.inputs) {
+          const int c = program_.tensors_[size_t(id)].c;
+          std::memcpy(out, row(id, p), size_t(c) * sizeof(float));
+          out += c;
+        }
+        break;
+      }
+      case Op::nearest:
+        std::memcpy(out, at(s.y0[size_t(y)], s.x0[size_t(x)]), size_t(t.c) * sizeof(float));
+        break;
+      case Op::bilinear: {
+        const int y0 = s.y0[size_t(y)], y1 = s.y1[size_t(y)];
+        const int x0 = s.x0[size_t(x)], x1 = s.x1[size_t(x)];
+        const float* rows[4] = {at(y0, x0), at(y0, x1), at(y1, x0), at(y1, x1)};
+        const float weights[4] = {s.wx0[size_t(x)], s.wx1[size_t(x)], s.wy0[size_t(y)],
+                                  s.wy1[size_t(y)]};
+        kernels_.blend(out, rows, weights, t.c);
+        break;
+      }
+      case Op::average:
+      case Op::maximum: {
+        const int top = y * s.stride_h - s.pad_h, left = x * s.stride_w - s.pad_w;
+        const int bottom = std::min(top + s.kernel_h, in.h + s.pad_h);
+        const int right = std::min(left + s.kernel_w, in.w + s.pad_w);
+        const int y0 = std::max(top, 0), x0 = std::max(left, 0);
+        const int y1 = std::min(bottom, in.h), x1 = std::min(right, in.w);
+        const bool average = s.op == Op::average;
+        std::fill_n(out, t.c, average ? 0.0f : -std::numeric_limits<float>::infinity());
+        for (int yy = y0; yy < y1; ++yy)
+          for (int xx = x0; xx < x1; ++xx)
+            (average ? kernels_.add : kernels_.maximum)(out, at(yy, xx), t.c);
+        if (average) {
+          const int area = s.count_pad ? (bottom - top) * (right - left) : (y1 - y0) * (x1 - x0);
+          kernels_.divide(out, float(area), t.c);
+        }
+        break;
+      }
+      case Op::mean: {
+        std::vector<double> total(size_t(t.c), 0.0);
+        for (int i = 0; i < in.h * in.w; ++i) {
+          const float* v = row(input, n * in.h * in.w + i);
+          for (int c = 0; c < t.c; ++c) total[size_t(c)] += double(v[c]);
+        }
+        for (int c = 0; c < t.c; ++c) out[c] = float(total[size_t(c)] / (in.h * in.w));
+        break;
+      }
+      default:
+        break;
+    }
+  }
+
+  // Data from outside: every pixel is looked at.
+  void import(int index, const Step& s) {
+    const Tensor& t = program_.tensors_[size_t(s.out)];
+    const Binding& from = frame_.bindings_[size_t(index)];
+    const int stride = int(round_up(size_t(t.c), kLanes));
+    own_.rows.resize(std::max(own_.rows.size(), size_t(stride)));
+    float* x = own_.rows.data();
+    const bool fast = !options_.anchor && !options_.look_everywhere && !t.read && t.c <= 4 &&
+                      t.sinks.size() == 1 && options_.reference == Reference::tracking &&
+                      program_.layers_[size_t(t.sinks[0])].quantizers.n_planes == 1 &&
+                      from.strides[3] == 1;
+    share(index, 0, t.n * t.h, piece_of(t.n * t.h, 1, 16), [&](int first, int count) {
+      for (int line = first; line < first + count; ++line) {
+        const int n = line / t.h, y = line % t.h;
+        const float* source = from.data + n * from.strides[0] + y * from.strides[2];
+        const uint8_t* loud = fast ? scan_line(t, n, y, source, from) : nullptr;
+        for (int i = 0; i < t.w; ++i) {
+          const int p = line * t.w + i;
+          if (loud && !loud[i]) continue;
+          for (int c = 0; c < t.c; ++c) x[c] = source[c * from.strides[1] + i * from.strides[3]];
+          if (t.read && !options_.anchor && same(t, p, x)) {
+            for (int id : t.sinks) quantize(id, t, p, n, y, i, x);
+            continue;
+          }
+          emit(s.out, p, x);
+        }
+      }
+    });
+  }
+
+  bool same(const Tensor& t, int p, const float* x) const {
+    return !std::memcmp(base(t) + size_t(p) * t.c, x, size_t(t.c) * sizeof(float));
+  }
+
+  const uint8_t* scan_line(const Tensor& t, int n, int y, const float* source,
+                           const Binding& from) {
+    const Layer& layer = program_.layers_[size_t(t.sinks[0])];
+    const float* channels[4];
+    for (int c = 0; c < t.c; ++c) channels[c] = source + c * from.strides[1];
+    const uint8_t* codes = state_ + layer.codes +
+                           ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w +
+                            layer.left) *
+                               layer.stride;
+    own_.line.resize(size_t(t.w));
+    kernels_.scan(layer.quantizers, channels, codes, layer.stride, t.w, own_.line.data());
+    return own_.line.data();
+  }
+
+  void conv(int index, const Step& s) {
+    const Layer& layer = program_.layers_[size_t(s.layer)];
+    const Tensor& in = program_.tensors_[size_t(layer.tensor)];
+    const Tensor& t = program_.tensors_[size_t(s.out)];
+    const int pixels = t.pixels();
+    int n_first = pixels, n_second = 0;
+    if (!everywhere_) {
+      uint8_t* map = fresh_map(pixels);
+      const Map& active = shared_.active[size_t(s.layer)];
+      for (const Phase& f : layer.phases)
+        dilate(active, in, f.dy, f.dx, layer.top, layer.left, f.in_y, f.in_x,
+               (t.h - f.first_y + f.out_y - 1) / f.out_y, (t.w - f.first_x + f.out_x - 1) / f.out_x,
+               t.h, t.w, f.out_y, f.out_x, f.first_y, f.first_x, map);
+      if (s.raw < 0) {
+        if (rank_ == 0)
+          own_.stats[size_t(s.layer)].active_out = list(map, pixels, own_.first);
+        mark_pending(t, map);
+      }
+      n_first = list(map, pixels, own_.first);
+      if (s.raw >= 0) {
+        if (rank_ == 0) own_.stats[size_t(s.layer)].active_out = n_first;
+        uint8_t* rest = fresh_rest(pixels);
+        mark_operands(s, t, rest);
+        mark_pending(t, rest);
+        for (int i = 0; i < n_first; ++i) rest[own_.first[size_t(i)]] = 0;
+        n_second = list(rest, pixels, own_.second);
+      }
+    } else if (rank_ == 0) {
+      own_.stats[size_t(s.layer)].active_out = pixels;
+    }
+    if (options_.timed && rank_ == 0) frame_.times_[size_t(index)].pixels += n_first;
+    const int stride = int(round_up(size_t(t.c), kLanes)) + kLanes;
+    constexpr int kMost = 48, kSpare = 12;
+    own_.rows.resize(std::max(own_.rows.size(), size_t(kMost + kSpare) * stride));
+    const bool dense = n_first == pixels;
+    const int unit = layer.depthwise ? 1 : kernels_.tile(widest(layer));
+    if (layer.phases.size() == 1) {
+      share(index, 0, n_first, piece_of(n_first, unit, kMost / unit * unit),
+            [&](int first, int count) {
+              int32_t which[kMost];
+              for (int k = 0; k < count; ++k)
+                which[k] = dense ? first + k : own_.first[size_t(first + k)];
+              convolve(s, layer, t, layer.phases[0], which, count, stride);
+            });
+    } else {
+      share(index, 0, n_first, 256, [&](int first, int count) {
+        int32_t which[kMost];
+        for (const Phase& f : layer.phases) {
+          int n = 0;
+          for (int k = 0; k < count; ++k) {
+            const int p = dense ? first + k : own_.first[size_t(first + k)];
+            const int y = p / t.w % t.h, x = p % t.w;
+            if (y % f.out_y == f.first_y && x % f.out_x == f.first_x) which[n++] = p;
+            if (n == kMost || (k == count - 1 && n)) {
+              convolve(s, layer, t, f, which, n, stride);
+              n = 0;
+            }
+          }
+        }
+      });
+    }
+    share(index, 1, n_second, piece_of(n_second, 1, kMost), [&](int first, int count) {
+      const int32_t* which = own_.second.data() + first;
+      for (int k = 0; k < count; ++k)
+        std::memcpy(own_.rows.data() + size_t(k) * stride,
+                    base(program_.tensors_[size_t(s.raw)]) + size_t(which[k]) * t.c,
+                    size_t(t.c) * sizeof(float));
+      finish_rows(s, s.raw_post, which, count, own_.rows.data(), stride, t.c);
+    });
+  }
+
+  uint8_t* fresh_rest(int n) {
+    own_.line.assign(size_t(n), 0);
+    return own_.line.data();
+  }
+
+  static int widest(const Layer& layer) {
+    int most = 1;
+    for (const Block& b : layer.phases[0].blocks[0]) most = std::max(most, b.vectors);
+    return most;
+  }
+
+  void convolve(const Step& s, const Layer& layer, const Tensor& t, const Phase& f,
+                const int32_t* which, int count, int stride) {
+    const uint8_t* base[64];
+    float* rows = own_.rows.data();
+    for (int k = 0; k < count; ++k) {
+      const int p = which[k], line = p / t.w, n = line / t.h;
+      const int y = (line - n * t.h) / f.out_y, x = (p - line * t.w) / f.out_x;
+      base[k] = state_ + layer.codes +
+                ((size_t(n) * layer.padded_h + size_t(y) * f.in_y) * layer.padded_w +
+                 size_t(x) * f.in_x) *
+                    layer.stride;
+    }
+    for (int k = count; k < count + 12 && k < 64; ++k) base[k] = base[count - 1];
+    const double start = now();
+    for (int plane = 0; plane < layer.quantizers.n_planes; ++plane) {
+      // a keyframe has nothing in the other planes
+      if (plane && options_.anchor) break;
+      if (layer.depthwise) {
+        for (int k = 0; k < count; ++k)
+          kernels_.depthwise({base[k], layer.offsets.data(), int(layer.offsets.size()),
+                              layer.dw_weights[size_t(plane)].data(),
+                              layer.dw_multiplier[size_t(plane)].data(),
+                              plane || layer.dw_bias.empty() ? nullptr : layer.dw_bias.data(),
+                              rows + size_t(k) * stride, t.c, plane > 0});
+      } else {
+        for (const Block& b : f.blocks[size_t(plane)]) {
+          const std::vector<Segment>& segments = f.segments[size_t(b.segments)];
+          kernels_.gemm({base, count, segments.data(), int(segments.size()), b.packed.data(),
+                         b.init.data(), b.multiplier.data(),
+                         plane || b.bias.empty() ? nullptr : b.bias.data(), rows + b.first, stride,
+                         b.vectors, plane > 0});
+        }
+      }
+      for (int k = 0; k < count; ++k) base[k] += layer.plane_bytes;
+      for (int k = count; k < count + 12 && k < 64; ++k) base[k] = base[count - 1];
+    }
+    product_ += now() - start;
+    if (s.raw < 0) return finish_rows(s, 0, which, count, rows, stride, t.c);
+    post(s, 0, s.raw_post, which, count, rows, stride, t.c);
+    for (int k = 0; k < count; ++k) keep(s.raw, which[k], rows + size_t(k) * stride);
+    finish_rows(s, s.raw_post, which, count, rows, stride, t.c);
+  }
+
+  Frame& frame_;
+  const Program& program_;
+  const Kernels& kernels_;
+  const FrameOptions& options_;
+  uint8_t* state_;
+  Scratch& shared_;
+  Private& own_;
+  const int rank_, members_;
+  Barrier& barrier_;
+  bool overlay_ = false, everywhere_ = false;
+  std::vector<Policy> policies_;
+  double product_ = 0;
+};
+
+void Frame::run(int first, int last) {
+  const Program& p = *program_;
+  if (first < 0 || last > p.n_steps() || first > last)
+    throw std::out_of_range("steps out of range");
+  for (int i = first; i < last; ++i)
+    if (p.steps_[size_t(i)].op == Op::import && !bindings_[size_t(i)].data)
+      throw std::logic_error("an input was not bound");
+  int widest = 1;
+  for (const Tensor& t : p.tensors_) widest = std::max(widest, t.c);
+  Team::run(
+      options_.threads,
+      [&](int members) {
+        std::vector<Private>& privates = scratch_->privates;
+        if (privates.size() < size_t(members)) privates.resize(size_t(members));
+        for (Private& mine : privates) {
+          mine.stats.resize(p.layers_.size());
+          mine.delta.resize(size_t(widest) + kLanes);
+        }
+      },
+      [&](int rank, Barrier& barrier) {
+        Worker worker(*this, rank, barrier.members(), barrier);
+        worker.run(first, last);
+      });
+}
+
+void Frame::read(int tensor, float* out, size_t size) const {
+  const Tensor& t = program_->tensor(tensor);
+  if (size != size_t(t.pixels()) * t.c) throw std::invalid_argument("an output of another size");
+  const size_t offset = t.base[int(options_.reference)];
+  if (!t.read || offset == kNowhere) throw std::logic_error("this tensor is not kept");
+  const float* base = reinterpret_cast<const float*>(state_ + offset);
+  const bool overlay = !options_.anchor && options_.reference == Reference::keyframe;
+  const uint8_t* changed = scratch_->changed[size_t(tensor)].bytes.data();
+  const float* current = scratch_->current[size_t(tensor)].data();
+  const int area = t.h * t.w;
+  for (int n = 0; n < t.n; ++n)
+    for (int i = 0; i < area; ++i) {
+      const int p = n * area + i;
+      const float* row = (overlay && changed[p] ? current : base) + size_t(p) * t.c;
+      for (int c = 0; c < t.c; ++c) out[(size_t(n) * t.c + c) * area + i] = row[c];
+    }
+}
+
+std::vector<LayerStats> Frame::finish() {
+  const Program& p = *program_;
+  Scratch& s = *scratch_;
+  std::vector<LayerStats> total(p.layers_.size());
+  for (const Private& mine : s.privates)
+    for (size_t i = 0; i < total.size(); ++i) {
+      const LayerStats& m = mine.stats[i];
+      for (int k = 0; k < kMaxPool; ++k) total[i].counts[k] += m.counts[k];
+      total[i].clipped += m.clipped;
+      total[i].active_in += m.active_in;
+      total[i].active_out += m.active_out;
+    }
+  if (finished_) return total;
+  finished_ = true;
+  if (options_.anchor) {
+    if (!options_.keeps) return total;
+    float* norms = reinterpret_cast<float*>(state_ + p.norms_);
+    for (size_t i = 0; i < p.layers_.size(); ++i) {
+      double sum = 0;
+      for (float norm : s.norms[i]) sum += double(norm);
+      norms[i] = float(sum / double(s.norms[i].size()));
+    }
+    return total;
+  }
+  if (options_.reference != Reference::keyframe) return total;
+  // the codes become the keyframe's again
+  for (size_t i = 0; i < p.layers_.size(); ++i) {
+    const Layer& layer = p.layers_[i];
+    const Tensor& t = p.tensors_[size_t(layer.tensor)];
+    const float* base = reinterpret_cast<const float*>(state_ + t.base[int(options_.reference)]);
+    const Map& active = s.active[i];
+    for (int line = 0; line < t.n * t.h; ++line) {
+      if (!active.rows[size_t(line)]) continue;
+      for (int x = 0; x < t.w; ++x) {
+        const size_t pixel = size_t(line) * t.w + x;
+        if (!active.bytes[pixel]) continue;
+        const int n = line / t.h, y = line % t.h;
+        uint8_t* codes = state_ + layer.codes +
+                         ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + x +
+                          layer.left) *
+                             layer.stride;
+        bool again;
+        p.kernels_->quantize_frame(layer.quantizers, base + pixel * t.c, codes, &again);
+        for (int plane = 1; plane < layer.quantizers.n_planes; ++plane)
+          std::memset(codes + size_t(plane) * layer.plane_bytes, kZeroCode, size_t(t.c));
+      }
+    }
+  }
+  return total;
+}
+
+void Frame::bit_map(int rows, int columns, double* out) const {
+  const Program& p = *program_;
+  std::fill_n(out, size_t(rows) * columns, 0.0);
+  std::vector<int64_t> above;
+  for (size_t i = 0; i < p.layers_.size(); ++i) {
+    const Layer& layer = p.layers_[i];
+    const Tensor& t = p.tensors_[size_t(layer.tensor)];
+    const std::vector<uint8_t>& bits = scratch_->bits[i];
+    if (!layer.image || (t.h == 1 && rows > 1)) {
+      int64_t sum = 0;
+      for (uint8_t b : bits) sum += b;
+      const double mean = layer.macs * double(sum) / double(bits.size());
+      for (int k = 0; k < rows * columns; ++k) out[k] += mean;
+      continue;
+    }
+    // sums over rectangles from sums over everything above and to the left
+    above.assign(size_t(t.h + 1) * (t.w + 1), 0);
+    for (int y = 0; y < t.h; ++y) {
+      int64_t line = 0;
+      for (int x = 0; x < t.w; ++x) {
+        for (int n = 0; n < t.n; ++n) line += bits[(size_t(n) * t.h + y) * t.w + x];
+        above[size_t(y + 1) * (t.w + 1) + x + 1] = above[size_t(y) * (t.w + 1) + x + 1] + line;
+      }
+    }
+    for (int r = 0; r < rows; ++r) {
+      const int y0 = r * t.h / rows, y1 = ((r + 1) * t.h + rows - 1) / rows;
+      for (int c = 0; c < columns; ++c) {
+        const int x0 = c * t.w / columns, x1 = ((c + 1) * t.w + columns - 1) / columns;
+        const auto corner = [&](int y, int x) { return above[size_t(y) * (t.w + 1) + x]; };
+        const int64_t sum = corner(y1, x1) - corner(y0, x1) - corner(y1, x0) + corner(y0, x0);
+        out[r * columns + c] += layer.macs * double(sum) / (double(y1 - y0) * (x1 - x0) * t.n);
+      }
+    }
+  }
+}
+
+}  // namespace resq

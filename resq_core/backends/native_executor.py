@@ -1,0 +1,237 @@
+"""The native executor: a planned program in compiled code, one call per frame where it can be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from resq_core.backends.extension import extension
+from resq_core.backends.planning import Import, NativePlan, NativeRun, TorchCall, plan_native
+from resq_core.bops import LayerReport, policy_cost
+from resq_core.executor import FrameRun, bit_map_cells
+from resq_core.graph import Graph, resolve
+from resq_core.policy import Policy, PolicyForm
+from resq_core.residual import LayerQuantizers, Reference
+from resq_core.state import StreamState
+
+__all__ = ["NativeExecutor"]
+
+_log = logging.getLogger(__name__)
+
+_REFERENCES = {Reference.KEYFRAME: 0, Reference.PREVIOUS: 1, Reference.TRACKING: 2}
+_ZERO_CODE = 128
+_ALIGNMENT = 64
+_CLIPPED, _ACTIVE_OUT = 9, 11  # columns of a frame's statistics, behind the counts by pool entry
+
+
+@dataclass(slots=True)
+class _NativeMemory:
+    """One block of bytes that only the program's compiled code reads.
+
+    Attributes:
+        block: uint8, aligned to 64 bytes.
+        policy: that every pixel without pending work was last judged by; None after a keyframe.
+    """
+
+    block: Tensor
+    policy: Policy | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.block.untyped_storage().nbytes()
+
+
+class NativeExecutor:
+    """See `Executor`.
+
+    Args:
+        graph: the network.
+        layers: quantizers by layer name.
+        inputs: example inputs; only shapes matter.
+        isa: which kernels: `avx512`, `avx2` or `portable`.
+
+    Raises:
+        UnplannableError: a layer is of a form that the program does not know.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        layers: Mapping[str, LayerQuantizers],
+        inputs: Sequence[Tensor],
+        isa: str,
+    ) -> None:
+        self._native = extension()
+        self._graph = graph
+        self._plan: NativePlan = plan_native(self._native, isa, graph, layers, inputs)
+        self.backend = f"native ({isa})"
+        self._order = [self._plan.layers.index(op.name) for op in graph.ops]
+        self._layers = [layers[op.name] for op in graph.ops]
+        self._macs = [graph.macs[op.name] for op in graph.ops]
+        self._inputs = self._sizes(inputs)
+        self._anchor_reports = tuple(self._anchor_report(i) for i in range(len(self._layers)))
+        if self._plan.foreign:
+            _log.warning(
+                "these ops run through torch, between native ones: %s",
+                ", ".join(self._plan.foreign),
+            )
+
+    def anchor(
+        self,
+        inputs: Sequence[Tensor],
+        state: StreamState,
+        reference: Reference | None,
+        bit_map: bool,
+    ) -> FrameRun:
+        """Run a keyframe and, with a reference, replace `state.memory`."""
+        block = None
+        if reference is None:
+            state.memory = None
+        else:
+            memory = self._memory(state, reference)
+            block = memory.block
+            memory.policy = None
+        frame = self._frame(block, reference or Reference.TRACKING, None, False, False)
+        output = self._run(frame, inputs)
+        frame.finish()
+        cells = None
+        if bit_map:
+            cells = bit_map_cells(inputs[0]) + float(self._layers[0].frame_bits)
+        return FrameRun(output, self._anchor_reports, cells)
+
+    def residual(
+        self,
+        inputs: Sequence[Tensor],
+        state: StreamState,
+        reference: Reference,
+        policy: Policy,
+        bit_map: bool,
+    ) -> FrameRun:
+        """Run a residual frame against `state`, which a keyframe of these shapes has filled."""
+        memory = state.memory
+        assert isinstance(memory, _NativeMemory)
+        anew = memory.policy is not None and memory.policy != policy
+        frame = self._frame(memory.block, reference, policy, anew, bit_map)
+        output = self._run(frame, inputs)
+        stats = frame.finish()[self._order].tolist()
+        memory.policy = policy
+        reports = tuple(self._report(i, row) for i, row in enumerate(stats))
+        cells = None
+        if bit_map:
+            cells = bit_map_cells(inputs[0])
+            weighted = torch.from_numpy(frame.bit_map(*cells.shape))
+            cells = (weighted / max(sum(self._macs), 1)).float()
+        return FrameRun(output, reports, cells)
+
+    def _memory(self, state: StreamState, reference: Reference) -> _NativeMemory:
+        size = self._plan.program.state_bytes(_REFERENCES[reference])
+        memory = state.memory
+        if not isinstance(memory, _NativeMemory) or memory.block.numel() != size:
+            whole = torch.full((size + _ALIGNMENT,), _ZERO_CODE, dtype=torch.uint8)
+            start = -whole.data_ptr() % _ALIGNMENT
+            memory = state.memory = _NativeMemory(whole[start : start + size])
+        return memory
+
+    def _frame(
+        self,
+        block: Tensor | None,
+        reference: Reference,
+        policy: Policy | None,
+        anew: bool,
+        bits: bool,
+    ) -> Any:
+        return self._native.Frame(
+            self._plan.program,
+            None if block is None else block.numpy(),
+            anchor=policy is None,
+            reference=_REFERENCES[reference],
+            relative=policy is not None and policy.form is PolicyForm.RELATIVE,
+            look_everywhere=anew,
+            bits=bits,
+            timed=False,
+            threads=torch.get_num_threads(),
+            thresholds=[0.0 if policy is None else policy.threshold] * len(self._layers),
+        )
+
+    def _run(self, frame: Any, inputs: Sequence[Tensor]) -> Any:
+        plan = self._plan
+        env: list[Any] = [None] * self._graph.n_slots
+        env[: len(inputs)] = inputs
+        for item in plan.items:
+            if isinstance(item, NativeRun):
+                frame.run(item.first, item.last)
+            elif isinstance(item, Import):
+                value = env[item.slot]
+                if item.rows:
+                    value = value.reshape(1, 1, -1, value.shape[-1]).permute(0, 3, 1, 2)
+                frame.bind(item.step, value.detach().numpy())
+            else:
+                self._call(item, frame, env)
+        for slot in self._output_slots():
+            if env[slot] is None:
+                env[slot] = self._read(frame, slot)
+        leaves = list(resolve(self._graph.outputs, env))
+        return pytree.tree_unflatten(leaves, self._graph.out_spec)
+
+    def _call(self, item: TorchCall, frame: Any, env: list[Any]) -> None:
+        for slot in item.reads:
+            if env[slot] is None:
+                env[slot] = self._read(frame, slot)
+        call = item.call
+        env[call.slot] = call.target(*resolve(call.args, env), **resolve(call.kwargs, env))
+        for slot in call.frees:
+            env[slot] = None
+
+    def _read(self, frame: Any, slot: int) -> Tensor:
+        tensor, shape = self._plan.tensors[slot]
+        n, c, h, w = self._plan.pixels[slot]
+        out = torch.empty(n, c, h, w)
+        frame.read(tensor, out.numpy())
+        if (n, c, h, w) == shape:
+            return out
+        return out.permute(0, 2, 3, 1).reshape(shape)
+
+    def _output_slots(self) -> list[int]:
+        return [s for s in self._plan.outputs if s in self._plan.tensors]
+
+    def _sizes(self, inputs: Sequence[Tensor]) -> list[tuple[int, int]]:
+        """(pixels, elements) of every layer's input."""
+        shapes = self._graph.shapes(inputs)
+        slots = {c.op.name: c.args[0].slot for c in self._graph.calls if c.op is not None}
+        sizes = []
+        for layer in self._layers:
+            shape = shapes[slots[layer.op.name]]
+            assert shape is not None
+            elements = torch.Size(shape).numel()
+            sizes.append((elements // shape[layer.op.channel_dim], elements))
+        return sizes
+
+    def _anchor_report(self, i: int) -> LayerReport:
+        layer, macs = self._layers[i], self._macs[i]
+        bits = layer.frame_bits
+        bops = round(macs * layer.planes[0].weight.bits * float(bits))
+        return LayerReport(layer.op.name, macs, bops, 0, float(bits), float(bits > 0), 0.0)
+
+    def _report(self, i: int, row: list[int]) -> LayerReport:
+        layer, macs, (pixels, elements) = self._layers[i], self._macs[i], self._inputs[i]
+        weight, pool = layer.residual_weight, layer.pool
+        assert weight is not None
+        first = pool[0].bits
+        bits = sum(n * (e.bits - first) for n, e in zip(row, pool, strict=False))
+        mean_bits = first + bits / pixels
+        return LayerReport(
+            name=layer.op.name,
+            macs=macs,
+            bops=round(macs * weight.bits * mean_bits),
+            policy_bops=policy_cost(elements, len(pool)),
+            mean_bits=mean_bits,
+            active_fraction=row[_ACTIVE_OUT] / self._outputs_of[i],
+            clipped_fraction=row[_CLIPPED] / max(elements, 1),
+        )

@@ -1,0 +1,68 @@
+"""What a backend offers: one frame of one network at one input size, as keyframe or residual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from resq_core.bops import LayerReport
+from resq_core.policy import Policy
+from resq_core.residual import Reference
+from resq_core.state import StreamState
+
+__all__ = ["BIT_MAP_STRIDE", "Executor", "FrameRun", "bit_map_cells"]
+
+BIT_MAP_STRIDE = 8
+"""Input pixels per side of one cell of a bit map."""
+
+
+@dataclass(slots=True)
+class FrameRun:
+    """What one frame gave: the network's output, a report per layer, and the bit map if asked.
+
+    Attributes:
+        output: what the module returns.
+        layers: in execution order.
+        bit_map: float32 [ceil(H/8), ceil(W/8)], mean bits of what each place cost, or None.
+    """
+
+    output: Any
+    layers: tuple[LayerReport, ...]
+    bit_map: Tensor | None
+
+
+class Executor(Protocol):
+    """Runs frames of the shapes that it was made for. Immutable; any number of threads use it."""
+
+    @property
+    def backend(self) -> str:
+        """Which backend this is, for people: `reference`, or `native` and its instruction set."""
+
+    def anchor(
+        self,
+        inputs: Sequence[Tensor],
+        state: StreamState,
+        reference: Reference | None,
+        bit_map: bool,
+    ) -> FrameRun:
+        """Run a keyframe and, with a reference, replace `state.memory`."""
+
+    def residual(
+        self,
+        inputs: Sequence[Tensor],
+        state: StreamState,
+        reference: Reference,
+        policy: Policy,
+        bit_map: bool,
+    ) -> FrameRun:
+        """Run a residual frame against `state`, which a keyframe of this executor has filled."""
+
+
+def bit_map_cells(x: Tensor) -> Tensor:
+    """Zeros, one for each cell of the frame; a single one for an input that is no image."""
+    height, width = x.shape[-2:] if x.ndim >= 4 else (1, 1)
+    return torch.zeros(-(-height // BIT_MAP_STRIDE), -(-width // BIT_MAP_STRIDE))
