@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+NATIVE := CMakeLists.txt $(wildcard resq_core/backends/native/*)
 CLIP   ?=
 ARGS   ?=
 
@@ -15,7 +16,7 @@ export GOMP_SPINCOUNT ?= 1000
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
-$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh $(NATIVE)
 	PYTHON="$(PYTHON)" VENV="$(VENV)" scripts/setup.sh
 	@touch $@
 
@@ -43,4 +44,4 @@ format: $(STAMP) ## format the code in place
 	$(BIN)/ruff check --fix .
 
 clean:           ## remove the virtual environment and everything written by the targets
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build out resq_core/backends/_native*.so .pytest_cache .mypy_cache .ruff_cache

@@ -22,3 +22,11 @@ if ! "$VENV/bin/python" -c "import torch" 2>/dev/null; then
   esac
 fi
 pip install -q -c constraints.txt -e ".[dev]"
+
+# pip hides what the build said, so a missing compiler would pass unseen
+"$VENV/bin/python" - <<'PY'
+from resq_core.backends.extension import native_status
+
+status = native_status()
+print(f"native backend: {status.isa}" if status.isa else f"no native backend: {status.reason}")
+PY

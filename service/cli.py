@@ -11,6 +11,7 @@ from service.client import RemoteError
 from service.commands.bops import bops
 from service.commands.calibrate import calibrate
 from service.commands.demo import demo
+from service.commands.doctor import doctor
 from service.commands.evaluate import evaluate
 from service.commands.models import models
 from service.commands.run import run
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command("bops")(bops)
 app.command("calibrate")(calibrate)
 app.command("demo")(demo)
+app.command("doctor")(doctor)
 app.command("eval")(evaluate)
 app.command("run")(run)
 app.command("serve")(serve)

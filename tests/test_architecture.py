@@ -51,6 +51,19 @@ RULES = {
         inside(p, "resq_core/models/", "resq_core/tasks/", "resq_core/evaluation/")
         and uses(p, *QUANTIZATION)
     ),
+    "only backends load the native extension": lambda p: (
+        uses(p, "resq_core.backends._native") and not inside(p, "resq_core/backends/")
+    ),
+    "backends run networks and know nothing of where they come from": lambda p: (
+        inside(p, "resq_core/backends/")
+        and uses(
+            p,
+            *(
+                f"resq_core.{name}"
+                for name in ("calibrate", "hub", "model", "models", "pipelines", "tasks", "zoo")
+            ),
+        )
+    ),
     "only the hub speaks HTTP, and only commands use it": lambda p: (
         (uses(p, "resq_core.hub") and not inside(p, "resq_core/hub/", "service/commands/"))
         or (
