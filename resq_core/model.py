@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from resq_core import models
+from resq_core.backends import Backend, checked_backend
 from resq_core.calibrate import DEFAULT_SAMPLES, Clip, Progress, calibrate
 from resq_core.encodings import Encodings, Granularity
 from resq_core.errors import CalibrationError, OptionError, SavedModelError
@@ -38,9 +39,10 @@ class QuantizedModel:
         options: StreamOptions,
         grid: Grid,
         encodings: Encodings,
+        backend: Backend,
     ) -> None:
         self._graphs, self._precision, self._options = graphs, precision, options
-        self._grid, self._encodings = grid, encodings
+        self._grid, self._encodings, self._backend = grid, encodings, backend
         self._runtime: Runtime | None = None
 
     @property
@@ -65,7 +67,9 @@ class QuantizedModel:
 
     def with_encodings(self, encodings: Encodings) -> QuantizedModel:
         """The same network, precision and options with other scales; weights are shared."""
-        return QuantizedModel(self._graphs, self._precision, self._options, self._grid, encodings)
+        return QuantizedModel(
+            self._graphs, self._precision, self._options, self._grid, encodings, self._backend
+        )
 
     def with_precision(self, precision: str | Precision) -> QuantizedModel:
         """The same network, calibration and options at other bits; weights are shared.
@@ -76,7 +80,9 @@ class QuantizedModel:
         """
         parsed = Precision.parse(precision)
         self._encodings.require(parsed)
-        return QuantizedModel(self._graphs, parsed, self._options, self._grid, self._encodings)
+        return QuantizedModel(
+            self._graphs, parsed, self._options, self._grid, self._encodings, self._backend
+        )
 
     def calibrate(
         self,
@@ -146,8 +152,9 @@ class QuantizedModel:
             raise CalibrationError("the model is not calibrated; call calibrate(clips) first")
         runtime = self._runtime
         if runtime is None:
-            runtime = Runtime(self._graphs, self._encodings, self._precision, self._grid)
-            self._runtime = runtime
+            runtime = self._runtime = Runtime(
+                self._graphs, self._encodings, self._precision, self._grid, self._backend
+            )
         return Stream(runtime, self._precision, options)
 
     def saved_options(self) -> dict[str, Any]:
@@ -189,7 +196,8 @@ def quantize(
     policy: str = "relative",
     threshold: float | None = None,
     granularity: str = "channel",
-    grid: str = "free",
+    grid: str = "aligned",
+    backend: str = "auto",
     example: Tensor | Sequence[Tensor] | None = None,
 ) -> QuantizedModel:
     """Prepare any network for residual-quantized video inference.
@@ -202,7 +210,8 @@ def quantize(
         policy: `paper` or `relative`; see `resq_core.policy`.
         threshold: of the policy; None takes its default.
         granularity: weight scales per `tensor` or per output `channel`.
-        grid: scales of a dynamic pool `free` or `aligned`; see `resq_core.runtime.Grid`.
+        grid: residual scales `free` or `aligned`; see `resq_core.runtime.Grid`.
+        backend: `auto`, `native` or `reference`; see `resq_core.backends.Backend`.
         example: an input; given one, the network is captured now rather than at its first use.
 
     Returns:
@@ -220,22 +229,27 @@ def quantize(
         raise OptionError(f"granularity is {granularity!r}; expected one of {known}")
     if grid not in list(Grid):
         raise OptionError(f"grid is {grid!r}; expected one of {[str(g) for g in Grid]}")
+    chosen = checked_backend(backend)
     graphs = GraphCache(model)
     if example is not None:
         graphs.graph(check_inputs(example))
     encodings = Encodings(Granularity(granularity), {}, {})
-    return QuantizedModel(graphs, parsed, options, Grid(grid), encodings)
+    return QuantizedModel(graphs, parsed, options, Grid(grid), encodings, chosen)
 
 
-def load(path: str | Path, model: nn.Module | None = None) -> QuantizedModel:
+def load(
+    path: str | Path, model: nn.Module | None = None, backend: str = "auto"
+) -> QuantizedModel:
     """Read what `QuantizedModel.save` wrote.
 
     Args:
         path: the file.
         model: the network, for one that `resq_core.models.build` does not know; its weights are
             taken from the file.
+        backend: `auto`, `native` or `reference`; see `resq_core.backends.Backend`.
 
     Raises:
+        OptionError, BackendError: there is no such backend, or `native` cannot be used here.
         FileNotFoundError: there is no such file.
         SavedModelError: damaged, of another version, or not fitting the network.
     """
@@ -266,6 +280,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> QuantizedModel:
             threshold=o["threshold"],
             granularity=str(saved.encodings.granularity),
             grid=o["grid"],
+            backend=backend,
             example=[torch.zeros(shape) for shape in saved.input_shapes],
         )
     except KeyError as error:

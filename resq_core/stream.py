@@ -16,7 +16,8 @@ from resq_core.graph_cache import check_inputs
 from resq_core.policy import Policy
 from resq_core.precision import Precision
 from resq_core.residual import Reference
-from resq_core.runtime import FrameRun, Runtime
+from resq_core.executor import FrameRun
+from resq_core.runtime import Runtime
 from resq_core.state import StreamState
 
 __all__ = ["MAX_PERIOD", "StepResult", "Stream", "StreamOptions"]

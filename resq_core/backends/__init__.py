@@ -8,16 +8,16 @@ from enum import StrEnum
 
 from torch import Tensor
 
-from resq_core.backends.extension import native_status
+from resq_core.backends.extension import extension, native_status
 from resq_core.backends.native_executor import NativeExecutor
 from resq_core.backends.planning import UnplannableError
 from resq_core.backends.reference import ReferenceExecutor
-from resq_core.errors import BackendError
+from resq_core.errors import BackendError, OptionError
 from resq_core.executor import Executor
 from resq_core.graph import Graph
 from resq_core.residual import LayerQuantizers
 
-__all__ = ["Backend", "executor_for"]
+__all__ = ["Backend", "checked_backend", "executor_for"]
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +33,20 @@ class Backend(StrEnum):
     AUTO = "auto"
     NATIVE = "native"
     REFERENCE = "reference"
+
+
+def checked_backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        OptionError: there is none.
+        BackendError: it is `native`, and the extension cannot be used here.
+    """
+    if name not in list(Backend):
+        raise OptionError(f"backend is {name!r}; expected one of {[str(b) for b in Backend]}")
+    if name == Backend.NATIVE:
+        extension()
+    return Backend(name)
 
 
 def executor_for(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
-from resq_core.errors import OptionError
+from resq_core.errors import BackendError, OptionError
 
-__all__ = ["ISAS", "NativeStatus", "native_status"]
+__all__ = ["ISAS", "NativeStatus", "extension", "native_status"]
 
 ISAS = ("avx512", "avx2", "portable")
 """Every variant of the kernels, best first; `RESQ_ISA` takes one of these names."""
@@ -58,6 +58,18 @@ def native_status() -> NativeStatus:
             f"expected one of {runnable}"
         )
     return NativeStatus(wanted or runnable[0], tuple(module.cpu_features()), None)
+
+
+def extension() -> ModuleType:
+    """The extension, where `native_status` names an instruction set.
+
+    Raises:
+        BackendError: it cannot be used here.
+    """
+    module, reason = _load()
+    if module is None:
+        raise BackendError(f"the native backend cannot be used: {reason}")
+    return module
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from resq_core.backends.extension import extension
 from resq_core.backends.planning import Import, NativePlan, NativeRun, TorchCall, plan_native
 from resq_core.bops import LayerReport, policy_cost
 from resq_core.executor import FrameRun, bit_map_cells
-from resq_core.graph import Graph, resolve
+from resq_core.graph import Graph, Ref, resolve
 from resq_core.policy import Policy, PolicyForm
 from resq_core.residual import LayerQuantizers, Reference
 from resq_core.state import StreamState
@@ -75,7 +76,8 @@ class NativeExecutor:
         self._order = [self._plan.layers.index(op.name) for op in graph.ops]
         self._layers = [layers[op.name] for op in graph.ops]
         self._macs = [graph.macs[op.name] for op in graph.ops]
-        self._inputs = self._sizes(inputs)
+        self._outputs = [r.slot for r in pytree.tree_leaves(graph.outputs) if isinstance(r, Ref)]
+        self._sizes = _sizes(graph, self._layers, inputs)
         self._anchor_reports = tuple(self._anchor_report(i) for i in range(len(self._layers)))
         if self._plan.foreign:
             _log.warning(
@@ -174,8 +176,8 @@ class NativeExecutor:
                 frame.bind(item.step, value.detach().numpy())
             else:
                 self._call(item, frame, env)
-        for slot in self._output_slots():
-            if env[slot] is None:
+        for slot in self._outputs:
+            if slot in plan.tensors and env[slot] is None:
                 env[slot] = self._read(frame, slot)
         leaves = list(resolve(self._graph.outputs, env))
         return pytree.tree_unflatten(leaves, self._graph.out_spec)
@@ -190,28 +192,12 @@ class NativeExecutor:
             env[slot] = None
 
     def _read(self, frame: Any, slot: int) -> Tensor:
-        tensor, shape = self._plan.tensors[slot]
-        n, c, h, w = self._plan.pixels[slot]
-        out = torch.empty(n, c, h, w)
-        frame.read(tensor, out.numpy())
-        if (n, c, h, w) == shape:
+        exposed = self._plan.tensors[slot]
+        out = torch.empty(exposed.pixels)
+        frame.read(exposed.tensor, out.numpy())
+        if exposed.pixels == exposed.shape:
             return out
-        return out.permute(0, 2, 3, 1).reshape(shape)
-
-    def _output_slots(self) -> list[int]:
-        return [s for s in self._plan.outputs if s in self._plan.tensors]
-
-    def _sizes(self, inputs: Sequence[Tensor]) -> list[tuple[int, int]]:
-        """(pixels, elements) of every layer's input."""
-        shapes = self._graph.shapes(inputs)
-        slots = {c.op.name: c.args[0].slot for c in self._graph.calls if c.op is not None}
-        sizes = []
-        for layer in self._layers:
-            shape = shapes[slots[layer.op.name]]
-            assert shape is not None
-            elements = torch.Size(shape).numel()
-            sizes.append((elements // shape[layer.op.channel_dim], elements))
-        return sizes
+        return out.permute(0, 2, 3, 1).reshape(exposed.shape)
 
     def _anchor_report(self, i: int) -> LayerReport:
         layer, macs = self._layers[i], self._macs[i]
@@ -220,18 +206,45 @@ class NativeExecutor:
         return LayerReport(layer.op.name, macs, bops, 0, float(bits), float(bits > 0), 0.0)
 
     def _report(self, i: int, row: list[int]) -> LayerReport:
-        layer, macs, (pixels, elements) = self._layers[i], self._macs[i], self._inputs[i]
+        layer, macs, size = self._layers[i], self._macs[i], self._sizes[i]
         weight, pool = layer.residual_weight, layer.pool
         assert weight is not None
         first = pool[0].bits
         bits = sum(n * (e.bits - first) for n, e in zip(row, pool, strict=False))
-        mean_bits = first + bits / pixels
+        mean_bits = first + bits / size.pixels
         return LayerReport(
             name=layer.op.name,
             macs=macs,
             bops=round(macs * weight.bits * mean_bits),
-            policy_bops=policy_cost(elements, len(pool)),
+            policy_bops=policy_cost(size.elements, len(pool)),
             mean_bits=mean_bits,
-            active_fraction=row[_ACTIVE_OUT] / self._outputs_of[i],
-            clipped_fraction=row[_CLIPPED] / max(elements, 1),
+            active_fraction=row[_ACTIVE_OUT] / size.outputs,
+            clipped_fraction=row[_CLIPPED] / size.elements,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Of one layer: input pixels and elements, and output pixels."""
+
+    pixels: int
+    elements: int
+    outputs: int
+
+
+def _sizes(
+    graph: Graph, layers: Sequence[LayerQuantizers], inputs: Sequence[Tensor]
+) -> list[_Size]:
+    shapes = graph.shapes(inputs)
+    calls = {call.op.name: call for call in graph.calls if call.op is not None}
+    sizes = []
+    for layer in layers:
+        call, dim = calls[layer.op.name], layer.op.channel_dim
+        before, after = shapes[call.args[0].slot], shapes[call.slot]
+        assert before is not None
+        assert after is not None
+        elements = math.prod(before)
+        sizes.append(
+            _Size(elements // before[dim], elements, math.prod(after) // after[dim])
+        )
+    return sizes

@@ -23,7 +23,7 @@ from resq_core.linear_op import Kind, LinearOp
 from resq_core.quantizer import code_range
 from resq_core.residual import LayerQuantizers
 
-__all__ = ["Import", "NativePlan", "NativeRun", "TorchCall", "UnplannableError", "plan_native"]
+__all__ = ["Exposed", "Import", "NativePlan", "NativeRun", "TorchCall", "UnplannableError", "plan_native"]
 
 _aten = torch.ops.aten
 
@@ -57,6 +57,21 @@ class TorchCall:
     reads: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A native tensor that is read from outside.
+
+    Attributes:
+        tensor: its id in the program.
+        shape: of the graph's value.
+        pixels: (N, C, H, W) as the program sees it; the rows of a linear layer are (1, C, 1, ..).
+    """
+
+    tensor: int
+    shape: tuple[int, ...]
+    pixels: tuple[int, int, int, int]
+
+
 @dataclass(slots=True)
 class NativePlan:
     """A finished program and how to drive it.
@@ -64,15 +79,14 @@ class NativePlan:
     Attributes:
         program: the extension's `Program`.
         items: what to do, in order.
-        tensors: native tensor ids and shapes by slot, of every value that is read from outside.
+        tensors: by slot, the native tensors that are read from outside.
         layers: names in the order of the program's layers.
         foreign: ops that run through torch.
-        frees: slots that die after an item.
     """
 
     program: Any
     items: list[NativeRun | Import | TorchCall]
-    tensors: dict[int, tuple[int, tuple[int, ...]]]
+    tensors: dict[int, Exposed]
     layers: list[str]
     foreign: tuple[str, ...]
 
@@ -150,8 +164,8 @@ class _Planner:
             for slot in slots:
                 self._readers[slot] = self._readers.get(slot, 0) + 1
         self._outputs = outputs
-        nodes = [self._node(call) for call in self._graph.calls]
-        for call, node in zip(self._graph.calls, nodes, strict=True):
+        for call in self._graph.calls:
+            node = self._node(call)
             if node is None:
                 self._torch(call)
             else:
@@ -165,7 +179,9 @@ class _Planner:
         return NativePlan(
             program=self._program,
             items=self._items,
-            tensors={s: (self._ids[s], self._shape(s)) for s in self._exposed},
+            tensors={
+                s: Exposed(self._ids[s], self._shape(s), self._pixels(s)) for s in self._exposed
+            },
             layers=self._layer_names,
             foreign=tuple(dict.fromkeys(self._foreign)),
         )
@@ -184,7 +200,8 @@ class _Planner:
                 )
             return _Node(call, "conv", (x.slot,))
         match = _NATIVE.get(call.target)
-        if match is None or self._shapes[call.slot] is None:
+        rows = not self._rows.isdisjoint(_slots((call.args, call.kwargs)))
+        if match is None or rows or self._shapes[call.slot] is None:
             return None
         made = match(call, self._shapes)
         if made is None:
@@ -204,12 +221,13 @@ class _Planner:
             for slot in node.inputs:
                 self._need(slot, rows=_is_linear(node))
             self._open[node.call.slot] = _Chain(node)
-            self._mark_rows(node)
+            if _is_linear(node):
+                self._rows.add(node.call.slot)
             return
         chain = self._extendable(node)
         if chain is None:
             first = node.inputs[0]
-            self._need(first, rows=first in self._rows)
+            self._need(first, rows=False)
             chain = _Chain(_Node(node.call, "copy", (first,)))
             other = node.inputs[1] if node.kind == "add" else None
         else:
@@ -218,9 +236,7 @@ class _Planner:
             rest.remove(chain.slot)
             other = rest[0] if rest else None
         if other is not None:
-            self._need(other, rows=other in self._rows)
-        if node.inputs[0] in self._rows:
-            self._rows.add(node.call.slot)
+            self._need(other, rows=False)
         chain.posts.append(node)
         chain.others.append(other)
         self._open[node.call.slot] = chain
@@ -239,10 +255,6 @@ class _Planner:
         # a convolution that has no addition yet gains most: its result need not be read again
         return max(open_, key=lambda c: (c.head.kind == "conv", -len(c.posts), c.slot))
 
-    def _mark_rows(self, node: _Node) -> None:
-        if _is_linear(node):
-            self._rows.add(node.call.slot)
-
     def _need(self, slot: int, rows: bool) -> None:
         """Make sure that a native tensor holds the value of a slot."""
         if slot in self._open:
@@ -258,8 +270,8 @@ class _Planner:
         if rows:
             self._rows.add(slot)
         self._ids[slot] = self._add_tensor(slot)
-        step = self._step_type("import", [], self._ids[slot])
-        self._items.append(Import(slot, self._emit(step), rows))
+        index = self._emit(self._step_type("import", [], self._ids[slot]))
+        self._items.insert(len(self._items) - 1, Import(slot, index, rows))
 
     def _add_tensor(self, slot: int) -> int:
         n, c, h, w = self._pixels(slot)
