@@ -698,29 +698,29 @@ class Frame::Worker {
     const Tensor& t = program_.tensors_[size_t(s.out)];
     const int pixels = t.pixels();
     int n_first = pixels, n_second = 0;
-    if (!everywhere_) {
+    if (!options_.anchor) {
       uint8_t* map = fresh_map(pixels);
       const Map& active = shared_.active[size_t(s.layer)];
       for (const Phase& f : layer.phases)
         dilate(active, in, f.dy, f.dx, layer.top, layer.left, f.in_y, f.in_x,
                (t.h - f.first_y + f.out_y - 1) / f.out_y, (t.w - f.first_x + f.out_x - 1) / f.out_x,
                t.h, t.w, f.out_y, f.out_x, f.first_y, f.first_x, map);
-      if (s.raw < 0) {
-        if (rank_ == 0)
-          own_.stats[size_t(s.layer)].active_out = list(map, pixels, own_.first);
-        mark_pending(t, map);
-      }
-      n_first = list(map, pixels, own_.first);
-      if (s.raw >= 0) {
-        if (rank_ == 0) own_.stats[size_t(s.layer)].active_out = n_first;
+      const int reached = list(map, pixels, own_.first);
+      if (rank_ == 0) own_.stats[size_t(s.layer)].active_out = reached;
+      if (!options_.look_everywhere) {
+        n_first = reached;
+        // what else changes the result: the other operands, and pixels to be looked at again
         uint8_t* rest = fresh_rest(pixels);
         mark_operands(s, t, rest);
         mark_pending(t, rest);
-        for (int i = 0; i < n_first; ++i) rest[own_.first[size_t(i)]] = 0;
-        n_second = list(rest, pixels, own_.second);
+        if (s.raw < 0) {
+          kernels_.merge(map, rest, pixels);
+          n_first = list(map, pixels, own_.first);
+        } else {
+          for (int i = 0; i < n_first; ++i) rest[own_.first[size_t(i)]] = 0;
+          n_second = list(rest, pixels, own_.second);
+        }
       }
-    } else if (rank_ == 0) {
-      own_.stats[size_t(s.layer)].active_out = pixels;
     }
     if (options_.timed && rank_ == 0) frame_.times_[size_t(index)].pixels += n_first;
     const int stride = int(round_up(size_t(t.c), kLanes)) + kLanes;
