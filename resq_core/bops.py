@@ -47,6 +47,8 @@ class LayerReport:
         mean_bits: mean activation bits over input pixels, 0 to 8.
         active_fraction: share of output pixels that must be computed, halo included.
         clipped_fraction: share of residual elements that the top quantizer clamped.
+        input_active_fraction: share of input pixels that have bits; None where the backend does
+            not count them.
     """
 
     name: str
@@ -56,6 +58,7 @@ class LayerReport:
     mean_bits: float
     active_fraction: float
     clipped_fraction: float
+    input_active_fraction: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ class Runtime:
         """A frame that repeats `output`: what it costs is nothing, layer by layer."""
         plan = self._plan(inputs)
         reports = (
-            LayerReport(op.name, plan.graph.macs[op.name], 0, 0, 0.0, 0.0, 0.0)
+            LayerReport(op.name, plan.graph.macs[op.name], 0, 0, 0.0, 0.0, 0.0, 0.0)
             for op in plan.graph.ops
         )
         return FrameRun(output, tuple(reports), _cells(inputs[0]) if bit_map else None)
@@ -221,9 +221,12 @@ class _Recorder:
         macs = self._plan.graph.macs[layer.op.name]
         if isinstance(step.bits, int):
             mean_bits, active = float(step.bits), 1.0 if step.bits else 0.0
+            active_inputs = active
         else:
             mean_bits = step.bits.mean().item()
-            active = layer.op.active_outputs(step.bits > 0)
+            changed = step.bits > 0
+            active = layer.op.active_outputs(changed)
+            active_inputs = changed.float().mean().item()
         weight = layer.frame_weight if self._is_anchor else layer.residual_weight
         assert weight is not None
         n_quantizers = 0 if self._is_anchor else len(layer.pool)
@@ -236,6 +239,7 @@ class _Recorder:
                 mean_bits=mean_bits,
                 active_fraction=active,
                 clipped_fraction=step.clipped / max(step.elements, 1),
+                input_active_fraction=active_inputs,
             )
         )
         if self._map is not None:
