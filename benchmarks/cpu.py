@@ -64,6 +64,7 @@ from resq_core import models
 __all__ = ["main", "measure", "parser"]
 
 _PAUSE = 0.1  # seconds after a block; ONNX Runtime's threads spin for a few hundredths
+_BUSY = 0.5  # cores; the load average of the last minute before the run
 _REPORTED = ("eta", "o")
 
 
@@ -93,6 +94,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """One comparison, as it is written to the JSON."""
+    load = os.getloadavg()[0]
     period = arguments.period
     count = arguments.frames // period * period
     if count == 0:
@@ -126,7 +128,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", "-m", "benchmarks.cpu", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine(),
+        "machine": _machine() | {"load_before": load},
         "model": arguments.model,
         "size": list(arguments.size),
         "clip": clip.name,
@@ -179,11 +181,9 @@ def _load(worker: WorkerProcess, job: Job, name: str) -> dict[str, Any]:
         else:
             with WorkerProcess(job.threads) as scout:
                 choice = scout.tell("pick", folder=job.folder, runtime=name)
-    loaded = worker.tell(
-        "load", folder=job.folder, runtime=name, candidate=choice["candidate"]
-    )
+    loaded = worker.tell("load", folder=job.folder, runtime=name, candidate=choice["candidate"])
     row: dict[str, Any] = {"name": name, **loaded, **choice, "milliseconds": [], "facts": []}
-    alone = worker.tell("run", start=0, stop=min(2 * job.period, job.frames), keep=False)
+    alone = worker.tell("run", start=0, stop=min(job.period, job.frames), keep=False)
     kinds = [fact["is_anchor"] for fact in alone["facts"]] or [True] * len(alone["ms"])
     row["alone_ms"] = median(ms for ms, is_key in zip(alone["ms"], kinds, strict=True) if is_key)
     return row
@@ -247,7 +247,6 @@ def _machine() -> dict[str, Any]:
         "int8": sorted(f for f in flags if "vnni" in f or f in ("avx2", "avx512f", "amx_int8")),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "load_at_end": os.getloadavg()[0],
     }
 
 
@@ -258,6 +257,8 @@ def main() -> None:
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     draw(result, arguments.json.with_suffix(".png"))
+    if result["machine"]["load_before"] > _BUSY:
+        print("others used this machine's cores just before: timings are rough", file=sys.stderr)
     print(as_markdown({arguments.json.stem: result}))
 
 

@@ -45,13 +45,13 @@ def onnx_float(folder: Path, network: nn.Module, example: Array) -> Path:
     return path
 
 
-def onnx_int8(folder: Path, frames: Sequence[Array], activations: str, everything: bool) -> Path:
+def onnx_int8(folder: Path, frames: Sequence[Array], form: str) -> Path:
     """Static QDQ by ONNX Runtime, weights int8 by channel, ranges by minimum and maximum.
 
-    frames: that ranges are taken from. activations: `u8` or `s8`. everything: quantize every
-    operator that can be, else convolutions only.
+    frames: that ranges are taken from. form: activations, `u8` or `s8`, and after a hyphen which
+    operators: `all` that can be, or `conv` for convolutions only.
     """
-    path = folder / f"int8-{activations}-{'all' if everything else 'conv'}.onnx"
+    path = folder / f"int8-{form}.onnx"
     if path.is_file():
         return path
     from onnxruntime.quantization import (
@@ -62,6 +62,8 @@ def onnx_int8(folder: Path, frames: Sequence[Array], activations: str, everythin
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    activations, operators = form.split("-")
+
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self._frames: Iterator[Array] = iter(frames)
@@ -70,6 +72,7 @@ def onnx_int8(folder: Path, frames: Sequence[Array], activations: str, everythin
             frame = next(self._frames, None)
             return None if frame is None else {INPUT: frame}
 
+    logging.getLogger().setLevel(logging.ERROR)  # it warns of every batch norm through the root
     ready = folder / "preprocessed.onnx"
     if not ready.is_file():
         quant_pre_process(folder / "float32.onnx", _unfinished(ready), skip_symbolic_shape=True)
@@ -82,7 +85,7 @@ def onnx_int8(folder: Path, frames: Sequence[Array], activations: str, everythin
         per_channel=True,
         weight_type=QuantType.QInt8,
         activation_type=QuantType.QUInt8 if activations == "u8" else QuantType.QInt8,
-        op_types_to_quantize=None if everything else ["Conv"],
+        op_types_to_quantize=["Conv"] if operators == "conv" else None,
     )
     _finish(path)
     return path

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.job import Job
 
-__all__ = ["CANDIDATES", "PACKAGES", "Open", "Run"]
+__all__ = ["CANDIDATES", "INT8_FORMS", "PACKAGES", "Open", "Run"]
 
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]
@@ -87,6 +87,9 @@ def _openvino(job: Job, file: str, pinned: bool, precision: str | None = None) -
     return run
 
 
+INT8_FORMS = ("u8-all", "u8-conv", "s8-all")
+"""Activations and operators of ONNX Runtime's int8 networks; see `benchmarks.exports`."""
+
 _PINNING = {"pinned": True, "unpinned": False}
 
 CANDIDATES: Mapping[str, Mapping[str, Open]] = {
@@ -99,8 +102,7 @@ CANDIDATES: Mapping[str, Mapping[str, Open]] = {
     },
     "onnxruntime_fp32": {"default": partial(_onnxruntime, file="float32.onnx")},
     "onnxruntime_int8": {
-        name: partial(_onnxruntime, file=f"int8-{name}.onnx")
-        for name in ("u8-all", "u8-conv", "s8-all", "s8-conv")
+        name: partial(_onnxruntime, file=f"int8-{name}.onnx") for name in INT8_FORMS
     },
     "openvino_fp32": {
         name: partial(_openvino, file="float32.onnx", pinned=pinned, precision="f32")
@@ -117,6 +119,7 @@ CANDIDATES: Mapping[str, Mapping[str, Open]] = {
     },
 }
 
+# the one that is imported first; the others only made its files
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "torch_fp32": ("torch",),
     "torch_compile": ("torch",),

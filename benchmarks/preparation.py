@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks import exports
 from benchmarks.ours import FILE
-from benchmarks.peers import CANDIDATES
+from benchmarks.peers import CANDIDATES, INT8_FORMS
 from benchmarks.subjects import Subject, batch_norm_folded
 
 __all__ = ["CACHE", "prepare"]
@@ -70,10 +70,8 @@ def _export(cache: Path, network: nn.Module, calibration: Sequence[Array]) -> Fa
 
     every_file = [name for name in CANDIDATES if not name.startswith("torch")]
     attempt(every_file, partial(exports.onnx_float, cache, network, calibration[0]))
-    for activations in ("u8", "s8"):
-        for everything in (True, False):
-            make = partial(exports.onnx_int8, cache, calibration, activations, everything)
-            attempt(["onnxruntime_int8"], make)
+    for form in INT8_FORMS:
+        attempt(["onnxruntime_int8"], partial(exports.onnx_int8, cache, calibration, form))
     for preset in ("performance", "mixed"):
         attempt(["openvino_int8"], partial(exports.nncf_int8, cache, calibration, preset))
     return failures

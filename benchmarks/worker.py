@@ -16,7 +16,6 @@ import contextlib
 import importlib
 import json
 import os
-import statistics
 import sys
 import time
 import warnings
@@ -30,8 +29,8 @@ from benchmarks.job import Job
 from benchmarks.peers import CANDIDATES, PACKAGES
 
 WARM_UP = 3  # frames
-_ROUNDS = 2  # of the choice among candidates, each of so many frames
-_TIMED = 5
+_ROUNDS = 3  # of the choice among candidates, each of so many frames
+_TIMED = 4
 
 
 class Worker:
@@ -46,9 +45,8 @@ class Worker:
         """Open a runtime; the reply has its version and how the process grew, in bytes."""
         started = _resident()
         self._job, self._runtime = Job.read(folder), runtime
-        packages = PACKAGES.get(runtime, ("torch", "resq_core"))
-        for package in packages:
-            importlib.import_module(package)
+        packages = PACKAGES.get(runtime, ("resq_core", "torch"))
+        importlib.import_module(packages[0])
         imported = _resident()
         if candidate is None:
             from benchmarks.ours import Ours
@@ -65,7 +63,7 @@ class Worker:
         }
 
     def pick(self, folder: str, runtime: str) -> dict[str, Any]:
-        """Time every candidate alone; what cannot be opened gets no time, and its reason."""
+        """Best time of every candidate; what cannot be opened gets none, and its reason."""
         job = Job.read(folder)
         runs: dict[str, Callable[..., Any]] = {}
         reasons: dict[str, str] = {}
@@ -80,11 +78,12 @@ class Worker:
         spent: dict[str, list[float]] = {name: [] for name in runs if name not in reasons}
         for _ in range(_ROUNDS):
             for name, values in spent.items():
-                _timed(runs[name], job, 0)
-                values += [_timed(runs[name], job, index)[1] for index in range(_TIMED)]
-        medians = {name: statistics.median(values) for name, values in spent.items()}
-        chosen = min(medians, key=lambda name: medians[name])
-        return {"candidate": chosen, "candidates_ms": medians, "candidates_failed": reasons}
+                runs[name](job.frame(0))
+                count = min(_TIMED, job.frames)
+                values += [_timed(runs[name], job, index)[1] for index in range(count)]
+        best = {name: min(values) for name, values in spent.items()}
+        chosen = min(best, key=lambda name: best[name])
+        return {"candidate": chosen, "candidates_ms": best, "candidates_failed": reasons}
 
     def run(self, start: int, stop: int, keep: bool) -> dict[str, Any]:
         """Milliseconds of frames `start` to `stop`, after one that is not timed.
