@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NATIVE := CMakeLists.txt $(wildcard resq_core/backends/native/*)
+PEERS  := $(VENV)/.peers
 CLIP   ?=
 ARGS   ?=
 
@@ -29,8 +30,13 @@ serve: $(STAMP)  ## start the server and its web page on http://127.0.0.1:8000
 test: $(STAMP)   ## run the test suite
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(STAMP)  ## time frames, then two clients for a minute: memory, and every frame accounted for
-	$(BIN)/python benchmarks/frames.py $(ARGS)
+$(PEERS): $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[peers]"
+	@touch $@
+
+bench: $(PEERS)  ## beside other runtimes on this CPU (ARGS="--only WORD"), then two clients for a minute
+	$(BIN)/python -m benchmarks.table $(ARGS)
+	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/contention.py
 	$(BIN)/python benchmarks/soak.py
 

@@ -47,6 +47,7 @@ class LayerReport:
         mean_bits: mean activation bits over input pixels, 0 to 8.
         active_fraction: share of output pixels that must be computed, halo included.
         clipped_fraction: share of residual elements that the top quantizer clamped.
+        input_active_fraction: share of input pixels whose codes changed; 1 at a keyframe.
     """
 
     name: str
@@ -56,6 +57,7 @@ class LayerReport:
     mean_bits: float
     active_fraction: float
     clipped_fraction: float
+    input_active_fraction: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class Runtime:
         """A frame that repeats `output`: what it costs is nothing, layer by layer."""
         graph, _ = self._executor(inputs)
         reports = (
-            LayerReport(op.name, graph.macs[op.name], 0, 0, 0.0, 0.0, 0.0) for op in graph.ops
+            LayerReport(op.name, graph.macs[op.name], 0, 0, 0.0, 0.0, 0.0, 0.0) for op in graph.ops
         )
         return FrameRun(output, tuple(reports), bit_map_cells(inputs[0]) if bit_map else None)
 

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _REFERENCES = {Reference.KEYFRAME: 0, Reference.PREVIOUS: 1, Reference.TRACKING: 2}
 _ZERO_CODE = 128
 _ALIGNMENT = 64
-_CLIPPED, _ACTIVE_OUT = 9, 11  # columns of a frame's statistics, behind the counts by pool entry
+_CLIPPED, _ACTIVE_IN, _ACTIVE_OUT = 9, 10, 11  # columns of a frame's statistics, behind the counts by pool entry
 
 
 @dataclass(slots=True)
@@ -203,7 +203,7 @@ class NativeExecutor:
         layer, macs = self._layers[i], self._macs[i]
         bits = layer.frame_bits
         bops = round(macs * layer.planes[0].weight.bits * float(bits))
-        return LayerReport(layer.op.name, macs, bops, 0, float(bits), float(bits > 0), 0.0)
+        return LayerReport(layer.op.name, macs, bops, 0, float(bits), float(bits > 0), 0.0, float(bits > 0))
 
     def _report(self, i: int, row: list[int]) -> LayerReport:
         layer, macs, size = self._layers[i], self._macs[i], self._sizes[i]
@@ -220,6 +220,7 @@ class NativeExecutor:
             mean_bits=mean_bits,
             active_fraction=row[_ACTIVE_OUT] / size.outputs,
             clipped_fraction=row[_CLIPPED] / size.elements,
+            input_active_fraction=row[_ACTIVE_IN] / size.pixels,
         )
 
 

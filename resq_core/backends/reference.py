@@ -105,9 +105,10 @@ class _Recorder:
         weight = layer.planes[0].weight if self._is_anchor else layer.residual_weight
         assert weight is not None
         if step.active is None:
-            active = 1.0 if step.bits else 0.0
+            active = active_inputs = 1.0 if step.bits else 0.0
         else:
             active = layer.op.active_outputs(step.active)
+            active_inputs = step.active.float().mean().item()
         self._reports.append(
             LayerReport(
                 name=layer.op.name,
@@ -117,6 +118,7 @@ class _Recorder:
                 mean_bits=mean_bits,
                 active_fraction=active,
                 clipped_fraction=step.clipped / max(step.elements, 1),
+                input_active_fraction=active_inputs,
             )
         )
         if self._map is not None:

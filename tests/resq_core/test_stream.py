@@ -341,6 +341,23 @@ def test_clipped_residuals_are_counted() -> None:
     assert stream.step(5 * clip[1:]).clipped_fraction > 0.5
 
 
+def test_layers_count_the_input_pixels_that_changed() -> None:
+    q = calibrated(Plain).with_precision("W8A8->W8A{0,4,8}")
+    stream, frame = q.stream(period=8, reference="keyframe", threshold=0.0), moving_clip(1)
+    changed = frame.clone()
+    changed[..., 4:8, 4:12] += 3.0
+    pixels = frame.shape[-2] * frame.shape[-1]
+    shares = []
+    for x in (frame, frame, changed):  # a keyframe, the same frame, one with a patch of 4x8
+        layers = stream.step(x, layers=True).layers
+        assert layers is not None
+        shares.append([layer.input_active_fraction for layer in layers])
+        last = layers[0].active_fraction
+    assert shares[:2] == [[1.0, 1.0], [0.0, 0.0]]
+    assert shares[2][0] == pytest.approx(4 * 8 / pixels)
+    assert last == pytest.approx(6 * 10 / pixels)  # the halo of a 3x3 convolution
+
+
 def test_weights_stay_frozen() -> None:
     module = seeded(Plain)
     q = resq_core.quantize(module, "W8A8")
