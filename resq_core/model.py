@@ -78,6 +78,10 @@ class QuantizedModel:
         self._encodings.require(parsed)
         return QuantizedModel(self._graphs, parsed, self._options, self._grid, self._encodings)
 
+    def with_options(self, options: StreamOptions) -> QuantizedModel:
+        """The same network, calibration and precision whose streams start from other options."""
+        return QuantizedModel(self._graphs, self._precision, options, self._grid, self._encodings)
+
     def calibrate(
         self,
         clips: Sequence[Clip],

@@ -76,6 +76,11 @@ class QuantizedStm:
         parts = {name: part.with_precision(precision) for name, part in self._parts.items()}
         return QuantizedStm(self._net, parts, self._shapes)
 
+    def with_options(self, options: StreamOptions) -> QuantizedStm:
+        """The same network, calibration and precision whose streams start from other options."""
+        parts = {name: part.with_options(options) for name, part in self._parts.items()}
+        return QuantizedStm(self._net, parts, self._shapes)
+
     def calibrate(
         self,
         clips: Sequence[VosClip],

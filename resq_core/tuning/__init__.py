@@ -1,0 +1,37 @@
+"""The period and threshold that a clip allows, within a bound on accuracy, BOPs or time."""
+
+from resq_core.tuning.bench import Bench, Opener, Point
+from resq_core.tuning.judges import (
+    Judge,
+    LabelledMiou,
+    MaskAgreement,
+    PixelAgreement,
+    PoseAgreement,
+)
+from resq_core.tuning.search import (
+    DEFAULT_PERIODS,
+    MOST_PER_PERIOD,
+    Curve,
+    Goal,
+    Limit,
+    periods_for,
+    search,
+)
+
+__all__ = [
+    "DEFAULT_PERIODS",
+    "MOST_PER_PERIOD",
+    "Bench",
+    "Curve",
+    "Goal",
+    "Judge",
+    "LabelledMiou",
+    "Limit",
+    "MaskAgreement",
+    "Opener",
+    "PixelAgreement",
+    "Point",
+    "PoseAgreement",
+    "periods_for",
+    "search",
+]
