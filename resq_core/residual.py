@@ -218,7 +218,7 @@ def _choose_bits(
         torch.linalg.vector_norm(values - codes * scale, dim=-1) * gain
         for codes, (_, scale) in zip(candidates, pool, strict=True)
     ]
-    index = choose(errors, policy.threshold)
+    index = choose(errors, policy.threshold_for(layer.op.name))
     top = index == len(pool) - 1
     clipped = int(_beyond(values[top], *pool[-1]).sum())
     bit_map = torch.full(loud.shape, float(pool[0][0]), device=delta.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,8 +89,14 @@ class Bench:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def measure(self, precision: Precision, period: int, threshold: float) -> Point:
-        """Run the clip.
+    def measure(
+        self,
+        precision: Precision,
+        period: int,
+        threshold: float,
+        factors: Mapping[str, float] | None = None,
+    ) -> Point:
+        """Run the clip; without factors on the threshold, those of the bench's options hold.
 
         Raises:
             OptionError: period or threshold out of range.
@@ -100,7 +106,7 @@ class Bench:
 
         def outputs() -> Iterator[Any]:
             nonlocal bops, baseline, bits, active, seconds
-            for result, spent in self._run(precision, period, threshold):
+            for result, spent in self._run(precision, period, threshold, factors):
                 bops += result.bops.frame + result.bops.policy
                 baseline += result.bops.w8a8
                 bits += result.mean_bits
@@ -138,10 +144,15 @@ class Bench:
         return w8a8, others
 
     def _run(
-        self, precision: Precision, period: int, threshold: float
+        self,
+        precision: Precision,
+        period: int,
+        threshold: float,
+        factors: Mapping[str, float] | None = None,
     ) -> Generator[tuple[StepResult, float], None, None]:
         """Every frame's result and its seconds."""
-        stream = self._open(precision, self._options.but(period=period, threshold=threshold))
+        options = self._options.but(period=period, threshold=threshold, factors=factors)
+        stream = self._open(precision, options)
         try:
             for frame in self._frames:
                 start = time.perf_counter()

@@ -148,3 +148,17 @@ def test_clips_and_labels_that_do_not_fit(clip: Path, shelf: Shelf, tmp_path: Pa
     assert "cannot be read" in str(tune(clip, *goal, "--labels", str(tmp_path)).exception)
     Image.new("RGB", (64, 48)).save(tmp_path / "000000.png")
     assert "of mode RGB" in str(tune(clip, *goal, "--labels", str(tmp_path)).exception)
+
+
+def test_layers_are_tuned_into_a_saved_model(clip: Path, shelf: Shelf, tmp_path: Path) -> None:
+    curve, out = tmp_path / "curve.json", tmp_path / "x.resq"
+    goal = ("--max-drop", "3", "--periods", "3", "--precision", "W8A8->W8A{0,8}", "--layers")
+    done = tune(clip, *goal, "--json", str(curve), "--out", str(out))
+    assert done.exit_code == 0, done.output
+    fitted = json.loads(curve.read_text())["layers"]
+    assert set(fitted["factors"]) <= {"first", "second"}
+    assert "factors by layer, on the second half" in done.stdout
+    saved = resq_core.load(out, Tiny()).options.policy.factors
+    kept = fitted["pays"] and "are left out" not in done.stdout
+    assert saved == (fitted["factors"] if kept else {})
+    assert "expected --out" in str(tune(clip, *goal).exception)
