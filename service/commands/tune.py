@@ -79,6 +79,8 @@ def tune(
             "layers are tuned for segmentation and pose models, and live in a saved one; "
             "expected --out as well"
         )
+    if layers and isinstance(quantized, QuantizedModel):  # factors of an earlier tuning
+        quantized = quantized.with_options(quantized.options.but(factors={}))
     material = Material(card, clip, start, frames, labels)
     tried = periods_for(len(material), asked)
     precisions = [Precision.parse(text) for text in precision or [str(quantized.precision)]]

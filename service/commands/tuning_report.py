@@ -117,7 +117,7 @@ def save_tuned(
 ) -> None:
     """Write a model whose defaults are the best setting; a folder gets a card as well."""
     options = model.options.but(
-        period=best.period, policy="relative", threshold=best.threshold, factors=factors
+        period=best.period, policy="relative", threshold=best.threshold, factors=factors or None
     )
     tuned = model.with_precision(best.precision).with_options(options)
     if out.suffix == ".resq":
