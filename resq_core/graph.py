@@ -96,9 +96,7 @@ class Graph:
             if call.op is not None:
                 env[call.slot] = linear(call.op, resolve(call.args[0], env))
             else:
-                env[call.slot] = call.target(
-                    *resolve(call.args, env), **resolve(call.kwargs, env)
-                )
+                env[call.slot] = call.target(*resolve(call.args, env), **resolve(call.kwargs, env))
             note(call.slot, env[call.slot])
             for slot in call.frees:
                 env[slot] = None

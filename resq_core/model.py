@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,17 @@ class QuantizedModel:
             self._graphs, parsed, self._options, self._grid, self._encodings, self._backend
         )
 
+    def with_options(self, options: StreamOptions) -> QuantizedModel:
+        """The same network, calibration and precision whose streams start from other options.
+
+        Raises:
+            OptionError: the policy has a factor for a layer that there is not.
+        """
+        self._check_factors(options)
+        return QuantizedModel(
+            self._graphs, self._precision, options, self._grid, self._encodings, self._backend
+        )
+
     def calibrate(
         self,
         clips: Sequence[Clip],
@@ -140,16 +151,18 @@ class QuantizedModel:
         reference: str | None = None,
         policy: str | None = None,
         threshold: builtins.float | None = None,
+        factors: Mapping[str, builtins.float] | None = None,
     ) -> Stream:
-        """Open a stream; what is not given comes from `quantize`.
+        """Open a stream; what is not given comes from the model's options.
 
         Raises:
-            OptionError: an option is out of range.
+            OptionError: an option is out of range, or a factor's layer is not the network's.
             CalibrationError: the model is not calibrated.
         """
-        options = self._options.but(period, reference, policy, threshold)
+        options = self._options.but(period, reference, policy, threshold, factors)
         if not self._encodings.scales:
             raise CalibrationError("the model is not calibrated; call calibrate(clips) first")
+        self._check_factors(options)
         runtime = self._runtime
         if runtime is None:
             runtime = self._runtime = Runtime(
@@ -157,10 +170,20 @@ class QuantizedModel:
             )
         return Stream(runtime, self._precision, options)
 
+    def _check_factors(self, options: StreamOptions) -> None:
+        known = {layer for layers in self._encodings.scales.values() for layer in layers}
+        unknown = sorted(set(options.policy.factors) - known)
+        if known and unknown:
+            raise OptionError(
+                f"the policy has threshold factors for the layers {unknown[:5]}, which the network "
+                f"has not; its layers are {sorted(known)[:5]} and so on"
+            )
+
     def saved_options(self) -> dict[str, Any]:
         """What a file holds beside weights and scales: the arguments of `quantize`."""
         policy = self._options.policy
-        return {
+        factors = {"factors": dict(policy.factors)} if policy.factors else {}
+        return factors | {
             "precision": str(self._precision),
             "period": self._options.period,
             "reference": str(self._options.reference),
@@ -237,9 +260,7 @@ def quantize(
     return QuantizedModel(graphs, parsed, options, Grid(grid), encodings, chosen)
 
 
-def load(
-    path: str | Path, model: nn.Module | None = None, backend: str = "auto"
-) -> QuantizedModel:
+def load(path: str | Path, model: nn.Module | None = None, backend: str = "auto") -> QuantizedModel:
     """Read what `QuantizedModel.save` wrote.
 
     Args:
@@ -288,4 +309,8 @@ def load(
     graph = quantized._graphs.latest()
     assert graph is not None
     saved.encodings.require_layers(op.name for op in graph.ops)
-    return quantized.with_encodings(saved.encodings)
+    quantized = quantized.with_encodings(saved.encodings)
+    try:
+        return quantized.with_options(quantized.options.but(factors=o.get("factors", {})))
+    except (OptionError, TypeError, ValueError) as error:
+        raise SavedModelError(f"{path}: {error}") from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import torch
@@ -36,33 +36,58 @@ DEFAULT_THRESHOLD = {PolicyForm.PAPER: 3e-4, PolicyForm.RELATIVE: 0.1}
 class Policy:
     """A form and its threshold.
 
+    Attributes:
+        form: how a gap is measured.
+        threshold: τ or ρ, 0 or more.
+        factors: on the threshold, by layer name, each above 0; 1 for layers that are not named.
+
     Raises:
-        OptionError: a form that does not exist, or a threshold that is negative or not finite.
+        OptionError: a form that does not exist, or a threshold or factor that is out of range.
     """
 
     form: PolicyForm
     threshold: float
+    factors: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def of(cls, form: str, threshold: float | None) -> Policy:
+    def of(
+        cls, form: str, threshold: float | None, factors: Mapping[str, float] | None = None
+    ) -> Policy:
         """Check and build; a threshold of None takes the form's default."""
         if form not in list(PolicyForm):
             raise OptionError(f"policy is {form!r}; expected one of {[str(f) for f in PolicyForm]}")
         known = PolicyForm(form)
-        return cls(known, DEFAULT_THRESHOLD[known] if threshold is None else threshold)
+        return cls(
+            known, DEFAULT_THRESHOLD[known] if threshold is None else threshold, dict(factors or {})
+        )
 
     def __post_init__(self) -> None:
-        valid = isinstance(self.threshold, (int, float)) and not isinstance(self.threshold, bool)
-        if not valid or not math.isfinite(self.threshold) or self.threshold < 0:
+        if not _is_number(self.threshold) or self.threshold < 0:
             raise OptionError(
                 f"policy threshold is {self.threshold!r}; expected a finite number of 0 or more"
             )
+        for layer, factor in self.factors.items():
+            if not _is_number(factor) or factor <= 0:
+                raise OptionError(
+                    f"the threshold factor of layer {layer!r} is {factor!r}; expected a finite "
+                    "number above 0"
+                )
+
+    def threshold_for(self, layer: str) -> float:
+        """The threshold of one layer."""
+        return self.threshold * self.factors.get(layer, 1.0)
 
     def gain(self, weight_norm: float, keyframe_norm: float) -> float:
         """Factor on ‖δ − q(δ)‖: ‖ŵ‖_F, or one over the mean keyframe pixel norm mean‖x^k‖."""
         if self.form is PolicyForm.PAPER:
             return weight_norm
         return 1.0 / max(keyframe_norm, 1e-12)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)
 
 
 def choose(errors: Sequence[Tensor], threshold: float) -> Tensor:

@@ -180,7 +180,8 @@ class LayerQuantizers:
         if residual_weight is not None and not shared:
             planes.append(Plane.of(residual_weight, grid))
         for b, s in pool:
-            multiple = _whole(s / grid, b) if b else 1
+            # among several, bits are reach and not resolution: what fits is transmitted whole
+            multiple = _whole(s / grid, b) if b and len(pool) == 1 else 1
             entries.append(PoolEntry(b, grid * multiple, len(planes) - 1, multiple))
         return cls(op, bits, scale, step, tuple(planes), tuple(entries), residual_weight)
 
@@ -342,7 +343,7 @@ def _transmit_chosen(
         torch.linalg.vector_norm(values - new * entry.scale, dim=-1) * gain
         for new, entry in zip(candidates, pool, strict=True)
     ]
-    index = choose(errors, policy.threshold)
+    index = choose(errors, policy.threshold_for(layer.op.name))
     clipped = int(_beyond(values[index == len(pool) - 1], pool[-1]).sum())
     bit_map = torch.full(loud.shape, float(pool[0].bits), device=delta.device)
     table = torch.tensor([float(entry.bits) for entry in pool], device=delta.device)

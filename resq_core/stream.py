@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ from torch.utils import _pytree as pytree
 
 from resq_core.bops import Counting, FrameBops, LayerReport, Totals, weighted_mean
 from resq_core.errors import OptionError, StreamClosedError
+from resq_core.executor import FrameRun
 from resq_core.graph_cache import check_inputs
 from resq_core.policy import Policy
 from resq_core.precision import Precision
 from resq_core.residual import Reference
-from resq_core.executor import FrameRun
 from resq_core.runtime import Runtime
 from resq_core.state import StreamState
 
@@ -32,7 +32,7 @@ class StreamOptions:
     Attributes:
         period: T, frames from one keyframe to the next, 1 to `MAX_PERIOD`.
         reference: what a residual is taken against.
-        policy: form and threshold.
+        policy: form, threshold, and factors on it by layer.
 
     Raises:
         OptionError: the message names the option and what was expected.
@@ -43,13 +43,21 @@ class StreamOptions:
     policy: Policy
 
     @classmethod
-    def of(cls, period: int, reference: str, policy: str, threshold: float | None) -> StreamOptions:
+    def of(
+        cls,
+        period: int,
+        reference: str,
+        policy: str,
+        threshold: float | None,
+        factors: Mapping[str, float] | None = None,
+    ) -> StreamOptions:
         """Check plain values; a threshold of None takes the policy's default."""
         if reference not in list(Reference):
             raise OptionError(
                 f"reference is {reference!r}; expected one of {[str(r) for r in Reference]}"
             )
-        return cls(_checked_period(period), Reference(reference), Policy.of(policy, threshold))
+        checked = Policy.of(policy, threshold, factors)
+        return cls(_checked_period(period), Reference(reference), checked)
 
     def but(
         self,
@@ -57,17 +65,21 @@ class StreamOptions:
         reference: str | None = None,
         policy: str | None = None,
         threshold: float | None = None,
+        factors: Mapping[str, float] | None = None,
     ) -> StreamOptions:
-        """These options with some replaced; a new policy form brings its own threshold."""
-        if (policy is None and threshold is None) or (
-            policy == self.policy.form and threshold is None
-        ):
-            threshold = self.policy.threshold
+        """These options with some replaced.
+
+        A new policy form brings its own threshold, and no factors.
+        """
+        if policy is None or policy == self.policy.form:
+            threshold = self.policy.threshold if threshold is None else threshold
+            factors = self.policy.factors if factors is None else factors
         return StreamOptions.of(
             self.period if period is None else period,
             self.reference if reference is None else reference,
             self.policy.form if policy is None else policy,
             threshold,
+            factors,
         )
 
 

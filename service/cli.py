@@ -16,6 +16,7 @@ from service.commands.evaluate import evaluate
 from service.commands.models import models
 from service.commands.run import run
 from service.commands.serve import serve
+from service.commands.tune import tune
 from service.commands.world import world
 from service.config import ConfigError
 from service.decoder import ClipError
@@ -37,6 +38,7 @@ app.command("doctor")(doctor)
 app.command("eval")(evaluate)
 app.command("run")(run)
 app.command("serve")(serve)
+app.command("tune")(tune)
 app.command("world")(world)
 app.add_typer(models, name="models")
 

@@ -28,7 +28,11 @@ _log = logging.getLogger(__name__)
 _REFERENCES = {Reference.KEYFRAME: 0, Reference.PREVIOUS: 1, Reference.TRACKING: 2}
 _ZERO_CODE = 128
 _ALIGNMENT = 64
-_CLIPPED, _ACTIVE_IN, _ACTIVE_OUT = 9, 10, 11  # columns of a frame's statistics, behind the counts by pool entry
+_CLIPPED, _ACTIVE_IN, _ACTIVE_OUT = (
+    9,
+    10,
+    11,
+)  # columns of a frame's statistics, behind the counts by pool entry
 
 
 @dataclass(slots=True)
@@ -159,7 +163,9 @@ class NativeExecutor:
             bits=bits,
             timed=False,
             threads=torch.get_num_threads(),
-            thresholds=[0.0 if policy is None else policy.threshold] * len(self._layers),
+            thresholds=[
+                0.0 if policy is None else policy.threshold_for(name) for name in self._plan.layers
+            ],
         )
 
     def _run(self, frame: Any, inputs: Sequence[Tensor]) -> Any:
@@ -203,7 +209,9 @@ class NativeExecutor:
         layer, macs = self._layers[i], self._macs[i]
         bits = layer.frame_bits
         bops = round(macs * layer.planes[0].weight.bits * float(bits))
-        return LayerReport(layer.op.name, macs, bops, 0, float(bits), float(bits > 0), 0.0, float(bits > 0))
+        return LayerReport(
+            layer.op.name, macs, bops, 0, float(bits), float(bits > 0), 0.0, float(bits > 0)
+        )
 
     def _report(self, i: int, row: list[int]) -> LayerReport:
         layer, macs, size = self._layers[i], self._macs[i], self._sizes[i]
@@ -245,7 +253,5 @@ def _sizes(
         assert before is not None
         assert after is not None
         elements = math.prod(before)
-        sizes.append(
-            _Size(elements // before[dim], elements, math.prod(after) // after[dim])
-        )
+        sizes.append(_Size(elements // before[dim], elements, math.prod(after) // after[dim]))
     return sizes

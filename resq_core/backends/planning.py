@@ -23,7 +23,15 @@ from resq_core.linear_op import Kind, LinearOp
 from resq_core.quantizer import code_range
 from resq_core.residual import LayerQuantizers
 
-__all__ = ["Exposed", "Import", "NativePlan", "NativeRun", "TorchCall", "UnplannableError", "plan_native"]
+__all__ = [
+    "Exposed",
+    "Import",
+    "NativePlan",
+    "NativeRun",
+    "TorchCall",
+    "UnplannableError",
+    "plan_native",
+]
 
 _aten = torch.ops.aten
 

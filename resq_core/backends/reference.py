@@ -99,9 +99,7 @@ class _Recorder:
 
     def _note(self, layer: LayerQuantizers, step: Step) -> None:
         macs = self._graph.macs[layer.op.name]
-        mean_bits = (
-            float(step.bits) if isinstance(step.bits, int) else step.bits.mean().item()
-        )
+        mean_bits = float(step.bits) if isinstance(step.bits, int) else step.bits.mean().item()
         weight = layer.planes[0].weight if self._is_anchor else layer.residual_weight
         assert weight is not None
         if step.active is None:

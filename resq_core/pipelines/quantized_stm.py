@@ -76,6 +76,17 @@ class QuantizedStm:
         parts = {name: part.with_precision(precision) for name, part in self._parts.items()}
         return QuantizedStm(self._net, parts, self._shapes)
 
+    def with_options(self, options: StreamOptions) -> QuantizedStm:
+        """The same network, calibration and precision whose streams start from other options.
+
+        Raises:
+            OptionError: the policy has factors by layer, which the parts of an STM have not.
+        """
+        if options.policy.factors:
+            raise OptionError("the policy has threshold factors by layer; an STM takes none")
+        parts = {name: part.with_options(options) for name, part in self._parts.items()}
+        return QuantizedStm(self._net, parts, self._shapes)
+
     def calibrate(
         self,
         clips: Sequence[VosClip],

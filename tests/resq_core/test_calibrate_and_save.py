@@ -180,3 +180,49 @@ def test_encodings_of_parts_go_into_one_and_come_out_again() -> None:
     joined.require_layers([f"{part}.{layer}" for part in parts for layer in LAYERS])
     assert joined.part("second") == parts["second"]
     assert Encodings.from_json(joined.to_json()) == joined
+
+
+def test_factors_by_layer_are_saved_and_used(model: QuantizedModel, tmp_path: Path) -> None:
+    clip = moving_clip(4, 9)
+
+    def bits(q: QuantizedModel, **options: float) -> list[float]:
+        stream = q.stream(**options)
+        for i in range(3):
+            stream.step(clip[i : i + 1])
+        reports = stream.step(clip[3:], layers=True).layers
+        assert reports is not None
+        return [report.mean_bits for report in reports]
+
+    assert "factors" not in model.saved_options()
+    tuned = model.with_options(model.options.but(threshold=0.1, factors={"second": 50.0}))
+    plain, layered = bits(model, threshold=0.1), bits(tuned)
+    assert layered[0] == plain[0]
+    assert layered[1] < plain[1]
+    assert bits(tuned, threshold=0.0) == bits(model, threshold=0.0)  # factors of nothing
+    tuned.save(tmp_path / "tuned.resq")
+    again = resq_core.load(tmp_path / "tuned.resq", seeded(Plain))
+    assert again.options == tuned.options
+    assert bits(again) == layered
+    other = again.options.but(policy="paper")  # factors belong to the policy they were fitted for
+    assert other.policy.factors == {}
+
+
+def test_factors_of_layers_that_there_are_not(model: QuantizedModel, tmp_path: Path) -> None:
+    with pytest.raises(errors.OptionError, match=r"the layers \['third'\].*\['first', 'second'\]"):
+        model.with_options(model.options.but(factors={"third": 2.0}))
+    with pytest.raises(errors.OptionError, match="third"):
+        model.stream(factors={"third": 2.0})
+    for factors in ({"third": 2.0}, {"second": -1.0}, 7):
+        rewrite(model, tmp_path / "bad.resq", factors)
+        with pytest.raises(errors.SavedModelError, match=r"bad\.resq: "):
+            resq_core.load(tmp_path / "bad.resq", seeded(Plain))
+
+
+def rewrite(model: QuantizedModel, path: Path, factors: object) -> None:
+    """A saved model whose header has these factors."""
+    model.save(path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["resq"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    header["options"]["factors"] = factors
+    save_file(weights, path, metadata={"resq": json.dumps(header)})

@@ -45,3 +45,15 @@ def test_forms_scale_the_error_differently() -> None:
     assert Policy.of("paper", 1.0).gain(weight_norm=4.0, keyframe_norm=2.0) == 4.0
     assert Policy.of("relative", 1.0).gain(weight_norm=4.0, keyframe_norm=2.0) == 0.5
     assert math.isfinite(Policy.of("relative", 1.0).gain(4.0, 0.0))
+
+
+def test_factors_multiply_the_threshold_of_their_layer() -> None:
+    policy = Policy.of("relative", 0.2, {"stem": 0.5})
+    assert policy.threshold_for("stem") == 0.1
+    assert policy.threshold_for("head") == 0.2
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, math.nan, math.inf, "2", True])
+def test_bad_factors(factor: float) -> None:
+    with pytest.raises(OptionError, match=r"factor of layer 'stem' .* above 0"):
+        Policy.of("relative", 0.1, {"stem": factor})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from typer.testing import CliRunner
 
 from resq_core.models import STM, build
 from resq_core.pipelines import QuantizedStm, VosClip, quantize_stm
+from service.cli import app
 from service.client import Result, connect
 from service.config import Config
 from service.encoder import VideoWriter
@@ -226,3 +229,26 @@ async def test_a_davis_sequence(address: str, shared: Path) -> None:
     assert first is not None
     assert np.array_equal(first > 0, ids > 0)
     assert ended(answers).bops > 0
+
+
+def test_a_period_is_found_for_objects(
+    model: QuantizedStm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, masks, curve = (tmp_path / name for name in ("clip.mp4", "masks.png", "curve.json"))
+    with VideoWriter(clip, 10, SIZE) as video:
+        for i in range(6):
+            video.write(scene(i))
+    Image.fromarray((scene(0)[..., 0] == 220).astype(np.uint8)).save(masks)
+    offered = {"stm": Model(STM_CARD, lambda: model)}
+    monkeypatch.setattr("service.commands.tune.shelf_models", lambda *shelves: offered)
+    arguments = ["tune", "--clip", str(clip), "--model", "stm", "--max-bops", "0.9"]
+    options = ["--periods", "3", "--precision", "W8A8->W8A4", "--json", str(curve)]
+    out = ["--out", str(tmp_path / "tuned.resq")]
+    done = CliRunner().invoke(app, [*arguments, *options, *out, "--masks", str(masks)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(curve.read_text())
+    assert found["drop_is"].startswith("J&F")
+    assert found["best"]["bops"] <= 0.9
+    assert QuantizedStm.load(tmp_path / "tuned.resq").options.period == 3
+    bare = CliRunner().invoke(app, arguments)
+    assert "expected --masks" in str(bare.exception)

@@ -11,7 +11,8 @@ from resq_core.stream import StepResult
 
 def step(macs: int, bits: float, bit_map: Tensor | None, reason: str | None) -> StepResult:
     layers = tuple(
-        LayerReport(name, macs, int(macs * 8 * bits), 3, bits, bits / 8, 0.5) for name in ("a", "b")
+        LayerReport(name, macs, int(macs * 8 * bits), 3, bits, bits / 8, 0.5, 0.25)
+        for name in ("a", "b")
     )
     bops = FrameBops.of(layers)
     return StepResult(
