@@ -89,6 +89,7 @@ class NativePlan:
         items: what to do, in order.
         tensors: by slot, the native tensors that are read from outside.
         layers: names in the order of the program's layers.
+        steps: what every step is, for people: a layer's name, or an op's.
         foreign: ops that run through torch.
     """
 
@@ -96,6 +97,7 @@ class NativePlan:
     items: list[NativeRun | Import | TorchCall]
     tensors: dict[int, Exposed]
     layers: list[str]
+    steps: list[str]
     foreign: tuple[str, ...]
 
 
@@ -164,7 +166,7 @@ class _Planner:
         self._open: dict[int, _Chain] = {}  # chains that nothing has read yet, by slot
         self._foreign: list[str] = []
         self._layer_names: list[str] = []
-        self._n_steps = 0
+        self._step_names: list[str] = []
 
     def plan(self) -> NativePlan:
         outputs = set(_slots(self._graph.outputs))
@@ -191,6 +193,7 @@ class _Planner:
                 s: Exposed(self._ids[s], self._shape(s), self._pixels(s)) for s in self._exposed
             },
             layers=self._layer_names,
+            steps=self._step_names,
             foreign=tuple(dict.fromkeys(self._foreign)),
         )
 
@@ -278,7 +281,7 @@ class _Planner:
         if rows:
             self._rows.add(slot)
         self._ids[slot] = self._add_tensor(slot)
-        index = self._emit(self._step_type("import", [], self._ids[slot]))
+        index = self._emit(self._step_type("import", [], self._ids[slot]), "import")
         self._items.insert(len(self._items) - 1, Import(slot, index, rows))
 
     def _add_tensor(self, slot: int) -> int:
@@ -292,8 +295,9 @@ class _Planner:
         n, c, h, w = shape
         return n, c, h, w
 
-    def _emit(self, step: Any) -> int:
+    def _emit(self, step: Any, name: str) -> int:
         index = int(self._program.add_step(step))
+        self._step_names.append(name)
         last = self._items[-1] if self._items else None
         if isinstance(last, NativeRun) and last.last == index:
             self._items[-1] = NativeRun(last.first, index + 1)
@@ -332,7 +336,7 @@ class _Planner:
                 step.clamp(*node.options["bounds"])
             else:
                 step.affine(*node.options["terms"])
-        self._emit(step)
+        self._emit(step, head.call.op.name if head.call.op is not None else head.kind)
 
     # ---- torch
 

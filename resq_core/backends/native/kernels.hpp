@@ -88,15 +88,20 @@ struct Kernels {
   void (*gemm)(const Gemm&);
   void (*depthwise)(const Depthwise&);
 
-  // Keyframe codes of one row; returns ‖x‖₂, and whether the next frame must look again.
-  float (*quantize_frame)(const Quantizers&, const float* x, uint8_t* codes, bool* pending);
-  // Residual codes of one row, added to the planes; `against` is null for `tracking`.
-  // `scratch` holds `channels` floats. `codes` points at the pixel in each plane.
+  // Keyframe codes of rows that lie `stride` floats apart, ‖x‖₂ of each, and whether the next
+  // frame must look at it again. `codes` points at each row's pixel in plane 0.
+  void (*quantize_frame)(const Quantizers&, const float* x, ptrdiff_t stride, int count,
+                         uint8_t* const* codes, float* norms, uint8_t* pending);
+  // Residual codes of one row, added to the planes; `against` is null for `tracking`. `scratch`
+  // holds the channels rounded up to 16. `codes` points at the pixel in each plane.
   Decision (*quantize_residual)(const Quantizers&, const Policy&, const float* x,
                                 const float* against, uint8_t* const* codes, float* scratch);
-  // Marks pixels of up to 4 channels whose residual may not be all zero codes.
-  void (*scan)(const Quantizers&, const float* const* channels, const uint8_t* codes, int stride,
-               int pixels, uint8_t* loud);
+  // The two for pixels of up to 4 channels in separate pictures, with one plane of 4 bytes a
+  // pixel; the second for `tracking`.
+  void (*thin_frame)(const Quantizers&, const float* const* channels, int pixels, uint8_t* codes,
+                     float* norms, uint8_t* pending);
+  void (*thin_quantize)(const Quantizers&, const Policy&, const float* const* channels, int pixels,
+                        uint8_t* codes, Decision* decisions);
 
   void (*relu)(float* x, int n);
   void (*clamp)(float* x, int n, float low, float high);

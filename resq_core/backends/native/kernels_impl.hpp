@@ -59,47 +59,62 @@ void pack(const int8_t* weights, int depth, int vectors, void* packed) {
       for (int i = 0; i < 4; ++i) *out++ = weights[size_t(k + i) * vectors * kLanes + o];
 }
 
+// Calls f(0) … f(N−1) with constant indices: arrays that are only indexed so live in registers.
+template <int I>
+struct Index {
+  constexpr operator int() const { return I; }
+};
+
+template <int N, typename F>
+[[gnu::always_inline]] inline void each(F&& f) {
+  if constexpr (N > 0) {
+    each<N - 1>(f);
+    f(Index<N - 1>{});
+  }
+}
+
 template <int P, int V>
 inline void gemm_tile(const Gemm& g, int first) {
   __m512i acc[P][V];
-  for (int j = 0; j < V; ++j) {
+  each<V>([&](auto j) __attribute__((always_inline)) {
     const __m512i init = _mm512_loadu_si512(g.init + j * kLanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < P; ++i) acc[i][j] = init;
-  }
+    each<P>([&](auto i) __attribute__((always_inline)) { acc[i][j] = init; });
+  });
   const int8_t* w = static_cast<const int8_t*>(g.weights);
   for (int s = 0; s < g.n_segments; ++s) {
     const uint8_t* p[P];
-#pragma GCC unroll 16
-    for (int i = 0; i < P; ++i) p[i] = g.base[first + i] + g.segments[s].offset;
+    each<P>([&](auto i) __attribute__((always_inline)) {
+      p[i] = g.base[first + i] + g.segments[s].offset;
+    });
     const int length = g.segments[s].length;
     for (int k = 0; k < length; k += 4) {
       __m512i b[V];
-#pragma GCC unroll 4
-      for (int j = 0; j < V; ++j) b[j] = _mm512_loadu_si512(w + j * 64);
+      each<V>([&](auto j) __attribute__((always_inline)) {
+        b[j] = _mm512_loadu_si512(w + j * 64);
+      });
       w += V * 64;
-#pragma GCC unroll 16
-      for (int i = 0; i < P; ++i) {
+      each<P>([&](auto i) __attribute__((always_inline)) {
         int word;
         memcpy(&word, p[i] + k, 4);
         const __m512i a = _mm512_set1_epi32(word);
-#pragma GCC unroll 4
-        for (int j = 0; j < V; ++j) acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], a, b[j]);
-      }
+        each<V>([&](auto j) __attribute__((always_inline)) {
+          acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], a, b[j]);
+        });
+      });
     }
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < P; ++i) {
-    float* out = g.out + (first + i) * g.stride;
-#pragma GCC unroll 4
-    for (int j = 0; j < V; ++j) {
-      __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]),
-                               _mm512_loadu_ps(g.multiplier + j * kLanes));
-      if (g.accumulate) v = _mm512_add_ps(_mm512_loadu_ps(out + j * kLanes), v);
-      if (g.bias) v = _mm512_add_ps(v, _mm512_loadu_ps(g.bias + j * kLanes));
-      _mm512_storeu_ps(out + j * kLanes, v);
-    }
-  }
+  const bool accumulate = g.accumulate;
+  each<V>([&](auto j) __attribute__((always_inline)) {
+    const __m512 multiplier = _mm512_loadu_ps(g.multiplier + j * kLanes);
+    const __m512 bias = g.bias ? _mm512_loadu_ps(g.bias + j * kLanes) : _mm512_setzero_ps();
+    each<P>([&](auto i) __attribute__((always_inline)) {
+      float* out = g.out + (first + i) * g.stride + j * kLanes;
+      __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier);
+      if (accumulate) v = _mm512_add_ps(_mm512_loadu_ps(out), v);
+      if (g.bias) v = _mm512_add_ps(v, bias);
+      _mm512_storeu_ps(out, v);
+    });
+  });
 }
 
 template <int P, int V>
@@ -247,75 +262,190 @@ void depthwise(const Depthwise& d) {
   }
 }
 
-// ---------------------------------------------------------------- quantization
+// ---------------------------------------------------------------- sixteen lanes
 
-float quantize_frame(const Quantizers& q, const float* x, uint8_t* codes, bool* pending) {
-  const float inverse = q.frame_inverse, low = q.frame_low, high = q.frame_high;
-  const float step = q.frame_step, scale = q.plane_scale[0];
-  float squares = 0.0f, loudest = 0.0f;
-#pragma omp simd reduction(+ : squares) reduction(max : loudest)
-  for (int c = 0; c < q.channels; ++c) {
-    const float code = code_of(x[c], inverse, low, high) * step;
-    const float distance = fabsf(x[c] - code * scale);
-    squares += x[c] * x[c];
-    loudest = loudest > distance ? loudest : distance;
-    codes[c] = uint8_t(int32_t(code) + kZeroCode);
-  }
-  *pending = loudest > q.quiet;
-  return sqrtf(squares);
+// A row of channels goes by sixteen; a last part of n lanes reads zeros beyond, and keeps to n.
+#if defined(__AVX512VNNI__)
+
+using Lanes = __m512;
+
+inline __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : __mmask16((1u << n) - 1); }
+inline Lanes all(float v) { return _mm512_set1_ps(v); }
+inline Lanes load(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+inline void store(float* p, Lanes v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+inline Lanes plus(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
+inline Lanes minus(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }
+inline Lanes times(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
+inline Lanes between(Lanes v, Lanes low, Lanes high) {
+  return _mm512_min_ps(_mm512_max_ps(v, low), high);
+}
+inline bool any_beyond(Lanes v, Lanes bound) {  // |v| > bound
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(v), bound, _CMP_GT_OQ) != 0;
+}
+inline int count_above(Lanes a, Lanes b) {
+  return __builtin_popcount(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ));
+}
+inline bool differ(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) != 0; }
+inline float total(Lanes v) { return _mm512_reduce_add_ps(v); }
+inline Lanes load_codes(const uint8_t* p, int n) {
+  const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p));
+  const __m512i zero = _mm512_maskz_set1_epi32(first_lanes(n), kZeroCode);
+  return _mm512_cvtepi32_ps(_mm512_sub_epi32(wide, zero));
+}
+inline void store_codes(uint8_t* p, Lanes v, int n) {
+  const __m512i wide = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(kZeroCode));
+  _mm_mask_storeu_epi8(p, first_lanes(n), _mm512_cvtepi32_epi8(wide));
 }
 
-// δ = x − what was transmitted, and max|δ|.
-float residual(const Quantizers& q, const float* x, const float* against, uint8_t* const* codes,
-               float* delta) {
-  float loudest = 0.0f;
-  const int n = q.channels;
-  if (against) {
-#pragma omp simd reduction(max : loudest)
-    for (int c = 0; c < n; ++c) {
-      delta[c] = x[c] - against[c];
-      const float size = fabsf(delta[c]);
-      loudest = loudest > size ? loudest : size;
-    }
-    return loudest;
-  }
-  const uint8_t* first = codes[0];
-  const float scale = q.plane_scale[0];
-  if (q.n_planes == 1) {
-#pragma omp simd reduction(max : loudest)
-    for (int c = 0; c < n; ++c) {
-      delta[c] = x[c] - float(int32_t(first[c]) - kZeroCode) * scale;
-      const float size = fabsf(delta[c]);
-      loudest = loudest > size ? loudest : size;
-    }
-    return loudest;
-  }
-  for (int c = 0; c < n; ++c) delta[c] = float(int32_t(first[c]) - kZeroCode) * scale;
-  for (int p = 1; p < q.n_planes; ++p)
-    for (int c = 0; c < n; ++c)
-      delta[c] = delta[c] + float(int32_t(codes[p][c]) - kZeroCode) * q.plane_scale[p];
-  for (int c = 0; c < n; ++c) {
-    delta[c] = x[c] - delta[c];
-    const float size = fabsf(delta[c]);
-    loudest = loudest > size ? loudest : size;
-  }
-  return loudest;
-}
+#else
 
-float error_norm(const PoolEntry& e, const float* delta, int n) {
-  float squares = 0.0f;
-  if (e.bits == 0) {
-#pragma omp simd reduction(+ : squares)
-    for (int c = 0; c < n; ++c) squares += delta[c] * delta[c];
+struct Lanes {
+  float v[16];
+};
+
+template <typename F>
+[[gnu::always_inline]] inline Lanes lanewise(F&& f) {
+  Lanes r;
+#pragma omp simd
+  for (int i = 0; i < 16; ++i) r.v[i] = f(i);
+  return r;
+}
+inline Lanes all(float v) {
+  return lanewise([&](int) { return v; });
+}
+inline Lanes load(const float* p, int n) {
+  Lanes r;
+  if (n >= 16) {
+    memcpy(r.v, p, sizeof r.v);
   } else {
-    const float inverse = e.inverse, low = e.low, high = e.high, scale = e.scale;
-#pragma omp simd reduction(+ : squares)
-    for (int c = 0; c < n; ++c) {
-      const float rest = delta[c] - code_of(delta[c], inverse, low, high) * scale;
-      squares += rest * rest;
-    }
+    for (int i = 0; i < 16; ++i) r.v[i] = i < n ? p[i] : 0.0f;
   }
-  return sqrtf(squares);
+  return r;
+}
+inline void store(float* p, const Lanes& v, int n) {
+  if (n >= 16) memcpy(p, v.v, sizeof v.v);
+  else for (int i = 0; i < n; ++i) p[i] = v.v[i];
+}
+inline Lanes plus(const Lanes& a, const Lanes& b) {
+  return lanewise([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline Lanes minus(const Lanes& a, const Lanes& b) {
+  return lanewise([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline Lanes times(const Lanes& a, const Lanes& b) {
+  return lanewise([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline Lanes between(const Lanes& v, const Lanes& low, const Lanes& high) {
+  return lanewise([&](int i) { return clamped(v.v[i], low.v[i], high.v[i]); });
+}
+inline bool any_beyond(const Lanes& v, const Lanes& bound) {
+  int any = 0;
+  for (int i = 0; i < 16; ++i) any |= int(fabsf(v.v[i]) > bound.v[i]);
+  return any != 0;
+}
+inline int count_above(const Lanes& a, const Lanes& b) {
+  int n = 0;
+  for (int i = 0; i < 16; ++i) n += int(a.v[i] > b.v[i]);
+  return n;
+}
+inline bool differ(const Lanes& a, const Lanes& b) {
+  int any = 0;
+  for (int i = 0; i < 16; ++i) any |= int(a.v[i] != b.v[i]);
+  return any != 0;
+}
+inline float total(const Lanes& v) {
+  float half[8];
+  for (int i = 0; i < 8; ++i) half[i] = v.v[i] + v.v[i + 8];
+  return ((half[0] + half[4]) + (half[1] + half[5])) + ((half[2] + half[6]) + (half[3] + half[7]));
+}
+inline Lanes load_codes(const uint8_t* p, int n) {
+  uint8_t bytes[16];
+  if (n >= 16) {
+    memcpy(bytes, p, 16);
+  } else {
+    memset(bytes, kZeroCode, 16);
+    memcpy(bytes, p, size_t(n));
+  }
+  return lanewise([&](int i) { return float(int32_t(bytes[i]) - kZeroCode); });
+}
+inline void store_codes(uint8_t* p, const Lanes& v, int n) {
+  uint8_t bytes[16];
+  for (int i = 0; i < 16; ++i) bytes[i] = uint8_t(int32_t(v.v[i]) + kZeroCode);
+  memcpy(p, bytes, size_t(n < 16 ? n : 16));
+}
+
+#endif
+
+// Rounds to nearest, ties to even; magnitudes stay below 2^22.
+inline Lanes rounded(const Lanes& v) { return minus(plus(v, all(kRound)), all(kRound)); }
+
+// One residual quantizer, spread over the lanes.
+struct Entry {
+  Lanes scale, inverse, low, high, step;
+  explicit Entry(const PoolEntry& e)
+      : scale(all(e.scale)),
+        inverse(all(e.inverse)),
+        low(all(e.low)),
+        high(all(e.high)),
+        step(all(e.step)) {}
+  Lanes code(const Lanes& delta) const {
+    return rounded(between(times(delta, inverse), low, high));
+  }
+};
+
+// ---------------------------------------------------------------- quantization of rows
+
+void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int count,
+                    uint8_t* const* codes, float* norms, uint8_t* pending) {
+  const Lanes inverse = all(q.frame_inverse), low = all(q.frame_low), high = all(q.frame_high);
+  const Lanes step = all(q.frame_step), scale = all(q.plane_scale[0]), quiet = all(q.quiet);
+  for (int r = 0; r < count; ++r, x += stride) {
+    Lanes squares = all(0.0f);
+    bool loud = false;
+    for (int c = 0; c < q.channels; c += 16) {
+      const int n = q.channels - c;
+      const Lanes v = load(x + c, n);
+      const Lanes code = times(rounded(between(times(v, inverse), low, high)), step);
+      squares = plus(squares, times(v, v));
+      loud |= any_beyond(minus(v, times(code, scale)), quiet);
+      store_codes(codes[r] + c, code, n);
+    }
+    norms[r] = sqrtf(total(squares));
+    pending[r] = loud;
+  }
+}
+
+// δ = x − what was transmitted; whether any |δ| is above the quiet bound.
+inline bool residual(const Quantizers& q, const float* x, const float* against,
+                     uint8_t* const* codes, float* delta) {
+  const Lanes quiet = all(q.quiet);
+  bool loud = false;
+  for (int c = 0; c < q.channels; c += 16) {
+    const int n = q.channels - c;
+    Lanes sent;
+    if (against) {
+      sent = load(against + c, n);
+    } else {
+      sent = times(load_codes(codes[0] + c, n), all(q.plane_scale[0]));
+      for (int p = 1; p < q.n_planes; ++p)
+        sent = plus(sent, times(load_codes(codes[p] + c, n), all(q.plane_scale[p])));
+    }
+    const Lanes d = minus(load(x + c, n), sent);
+    loud |= any_beyond(d, quiet);
+    store(delta + c, d, 16);
+  }
+  return loud;
+}
+
+float error_norm(const PoolEntry& e, const float* delta, int channels) {
+  const Entry entry(e);
+  Lanes squares = all(0.0f);
+  for (int c = 0; c < channels; c += 16) {
+    Lanes rest = load(delta + c, 16);
+    if (e.bits) rest = minus(rest, times(entry.code(rest), entry.scale));
+    squares = plus(squares, times(rest, rest));
+  }
+  return sqrtf(total(squares));
 }
 
 // Eq. 11, on errors computed only as far as they are needed.
@@ -335,68 +465,219 @@ int choose(const Quantizers& q, const Policy& policy, const float* delta) {
 bool transmit(const Quantizers& q, const PoolEntry& e, const float* delta, uint8_t* codes,
               bool write) {
   if (e.bits == 0) return false;
-  const float inverse = e.inverse, low = e.low, high = e.high, step = e.step;
-  int32_t changed = 0;
-  if (!write) {
-#pragma omp simd reduction(| : changed)
-    for (int c = 0; c < q.channels; ++c) {
-      const float old = float(int32_t(codes[c]) - kZeroCode);
-      const float sum =
-          clamped(old + code_of(delta[c], inverse, low, high) * step, -128.0f, 127.0f);
-      changed |= int32_t(sum != old);
-    }
-    return changed != 0;
+  const Entry entry(e);
+  const Lanes low = all(-128.0f), high = all(127.0f);
+  bool changed = false;
+  for (int c = 0; c < q.channels; c += 16) {
+    const int n = q.channels - c;
+    const Lanes old = load_codes(codes + c, n);
+    const Lanes code = entry.code(load(delta + c, 16));
+    const Lanes now = between(plus(old, times(code, entry.step)), low, high);
+    changed |= differ(old, now);
+    if (write) store_codes(codes + c, now, n);
   }
-#pragma omp simd reduction(| : changed)
-  for (int c = 0; c < q.channels; ++c) {
-    const int32_t old = codes[c];
-    const float sum = clamped(
-        float(old - kZeroCode) + code_of(delta[c], inverse, low, high) * step, -128.0f, 127.0f);
-    const int32_t now = int32_t(sum) + kZeroCode;
-    changed |= old ^ now;
-    codes[c] = uint8_t(now);
-  }
-  return changed != 0;
+  return changed;
 }
 
 int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
   if (e.bits == 0) return 0;
-  const float high = (e.high + 0.5f) * e.scale, low = (e.low - 0.5f) * e.scale;
+  const Lanes high = all((e.high + 0.5f) * e.scale), low = all((e.low - 0.5f) * e.scale);
   int n = 0;
-#pragma omp simd reduction(+ : n)
-  for (int c = 0; c < q.channels; ++c) n += int(delta[c] > high) + int(delta[c] < low);
+  for (int c = 0; c < q.channels; c += 16) {
+    const Lanes d = load(delta + c, 16);
+    n += count_above(d, high) + count_above(low, d);
+  }
   return n;
 }
 
 Decision quantize_residual(const Quantizers& q, const Policy& policy, const float* x,
                            const float* against, uint8_t* const* codes, float* scratch) {
   Decision d{0, 0, false, false};
-  if (!(residual(q, x, against, codes, scratch) > q.quiet)) return d;
+  if (!residual(q, x, against, codes, scratch)) return d;
   d.index = choose(q, policy, scratch);
   const PoolEntry& entry = q.pool[d.index];
-  d.active = transmit(q, entry, scratch, codes[entry.plane], true);
   if (d.index == q.n_pool - 1) d.clipped = count_beyond(q, entry, scratch);
+  d.active = transmit(q, entry, scratch, codes[entry.plane], true);
   if (against || (d.index == 0 && !d.active)) return d;
   // what would the next frame do if the input stayed as it is?
-  if (!(residual(q, x, nullptr, codes, scratch) > q.quiet)) return d;
+  if (!residual(q, x, nullptr, codes, scratch)) return d;
   const int next = choose(q, policy, scratch);
   const PoolEntry& again = q.pool[next];
   d.pending = next != 0 || transmit(q, again, scratch, codes[again.plane], false);
   return d;
 }
 
-void scan(const Quantizers& q, const float* const* channels, const uint8_t* codes, int stride,
-          int pixels, uint8_t* loud) {
-  const float scale = q.plane_scale[0], quiet = q.quiet;
-  memset(loud, 0, size_t(pixels));
+// ---------------------------------------------------------------- quantization of thin pixels
+
+// Up to four channels, as separate pictures: the lanes are pixels. One plane, whose pixels are
+// four bytes each.
+constexpr int kThin = 64;
+
+struct Thin {
+  float x[4][kThin], delta[4][kThin];
+  int32_t codes[4][kThin];  // signed
+};
+
+inline void open_thin(Thin& t, const Quantizers& q, const float* const* channels, int first,
+                      int count, const uint8_t* codes) {
+  int32_t words[kThin];
+  memset(words, kZeroCode, sizeof words);
+  memcpy(words, codes + size_t(first) * 4, size_t(count) * 4);
   for (int c = 0; c < q.channels; ++c) {
-    const float* x = channels[c];
-    const uint8_t* code = codes + c;
-#pragma omp simd
-    for (int p = 0; p < pixels; ++p) {
-      const float size = fabsf(x[p] - float(int32_t(code[p * stride]) - kZeroCode) * scale);
-      loud[p] |= uint8_t(size > quiet);
+    if (count == kThin) {
+      memcpy(t.x[c], channels[c] + first, sizeof t.x[c]);
+    } else {
+      memset(t.x[c], 0, sizeof t.x[c]);
+      memcpy(t.x[c], channels[c] + first, size_t(count) * 4);
     }
+    const int shift = 8 * c;
+#pragma omp simd
+    for (int p = 0; p < kThin; ++p) t.codes[c][p] = ((words[p] >> shift) & 255) - kZeroCode;
+  }
+}
+
+inline void close_thin(const Thin& t, const Quantizers& q, int first, int count, uint8_t* codes) {
+  int32_t words[kThin];
+  for (int p = 0; p < kThin; ++p) words[p] = 0;
+  for (int c = 0; c < 4; ++c) {
+    const int shift = 8 * c;
+    if (c < q.channels) {
+#pragma omp simd
+      for (int p = 0; p < kThin; ++p) words[p] |= (t.codes[c][p] + kZeroCode) << shift;
+    } else {
+#pragma omp simd
+      for (int p = 0; p < kThin; ++p) words[p] |= kZeroCode << shift;
+    }
+  }
+  memcpy(codes + size_t(first) * 4, words, size_t(count) * 4);
+}
+
+void thin_frame(const Quantizers& q, const float* const* channels, int pixels, uint8_t* codes,
+                float* norms, uint8_t* pending) {
+  Thin t;
+  for (int first = 0; first < pixels; first += kThin) {
+    const int count = pixels - first < kThin ? pixels - first : kThin;
+    open_thin(t, q, channels, first, count, codes);
+    float squares[kThin] = {};
+    int32_t loud[kThin] = {};
+    for (int c = 0; c < q.channels; ++c) {
+#pragma omp simd
+      for (int p = 0; p < kThin; ++p) {
+        const float v = t.x[c][p];
+        const float code = code_of(v, q.frame_inverse, q.frame_low, q.frame_high) * q.frame_step;
+        squares[p] += v * v;
+        loud[p] |= int32_t(fabsf(v - code * q.plane_scale[0]) > q.quiet);
+        t.codes[c][p] = int32_t(code);
+      }
+    }
+    close_thin(t, q, first, count, codes);
+    for (int p = 0; p < count; ++p) {
+      norms[first + p] = sqrtf(squares[p]);
+      pending[first + p] = uint8_t(loud[p]);
+    }
+  }
+}
+
+// δ of every pixel; returns whether any is loud.
+inline bool thin_residual(Thin& t, const Quantizers& q, int32_t* loud) {
+  for (int p = 0; p < kThin; ++p) loud[p] = 0;
+  for (int c = 0; c < q.channels; ++c) {
+#pragma omp simd
+    for (int p = 0; p < kThin; ++p) {
+      t.delta[c][p] = t.x[c][p] - float(t.codes[c][p]) * q.plane_scale[0];
+      loud[p] |= int32_t(fabsf(t.delta[c][p]) > q.quiet);
+    }
+  }
+  int32_t any = 0;
+#pragma omp simd reduction(| : any)
+  for (int p = 0; p < kThin; ++p) any |= loud[p];
+  return any != 0;
+}
+
+inline void thin_choose(const Thin& t, const Quantizers& q, const Policy& policy, int32_t* index) {
+  const int last = q.n_pool - 1;
+  for (int p = 0; p < kThin; ++p) index[p] = last;
+  if (last == 0) return;
+  float above[kThin], error[kThin];
+  for (int i = last; i >= 0; --i) {
+    const PoolEntry e = q.pool[i];
+    float squares[kThin] = {};
+    for (int c = 0; c < q.channels; ++c) {
+#pragma omp simd
+      for (int p = 0; p < kThin; ++p) {
+        const float d = t.delta[c][p];
+        const float rest = d - code_of(d, e.inverse, e.low, e.high) * e.scale;
+        squares[p] += rest * rest;
+      }
+    }
+#pragma omp simd
+    for (int p = 0; p < kThin; ++p) error[p] = sqrtf(squares[p]) * policy.gain;
+    if (i < last) {
+#pragma omp simd
+      for (int p = 0; p < kThin; ++p) {
+        const float gap = error[p] - above[p];
+        index[p] = (gap < policy.threshold) | (gap <= 0.0f) ? i : index[p];
+      }
+    }
+    memcpy(above, error, sizeof above);
+  }
+}
+
+// Codes of δ by each pixel's quantizer, added; only where `loud`. Marks what changed.
+inline void thin_transmit(Thin& t, const Quantizers& q, const int32_t* index, const int32_t* loud,
+                          int32_t* changed, bool write) {
+  for (int p = 0; p < kThin; ++p) changed[p] = 0;
+  for (int i = 0; i < q.n_pool; ++i) {
+    const PoolEntry e = q.pool[i];
+    if (!e.bits) continue;
+    for (int c = 0; c < q.channels; ++c) {
+#pragma omp simd
+      for (int p = 0; p < kThin; ++p) {
+        const float code = code_of(t.delta[c][p], e.inverse, e.low, e.high) * e.step;
+        const int32_t now = int32_t(clamped(float(t.codes[c][p]) + code, -128.0f, 127.0f));
+        const bool takes = (index[p] == i) & (loud[p] != 0);
+        changed[p] |= int32_t(takes & (now != t.codes[c][p]));
+        t.codes[c][p] = takes & write ? now : t.codes[c][p];
+      }
+    }
+  }
+}
+
+void thin_quantize(const Quantizers& q, const Policy& policy, const float* const* channels,
+                   int pixels, uint8_t* codes, Decision* decisions) {
+  Thin t;
+  const int top = q.n_pool - 1;
+  const float high = (q.pool[top].high + 0.5f) * q.pool[top].scale;
+  const float low = (q.pool[top].low - 0.5f) * q.pool[top].scale;
+  int32_t loud[kThin], index[kThin], changed[kThin], next[kThin], would[kThin];
+  for (int first = 0; first < pixels; first += kThin) {
+    const int count = pixels - first < kThin ? pixels - first : kThin;
+    Decision* out = decisions + first;
+    open_thin(t, q, channels, first, count, codes);
+    if (!thin_residual(t, q, loud)) {
+      memset(out, 0, size_t(count) * sizeof *out);
+      continue;
+    }
+    thin_choose(t, q, policy, index);
+    int32_t clipped[kThin] = {};
+    if (q.pool[top].bits)
+      for (int c = 0; c < q.channels; ++c)
+        for (int p = 0; p < kThin; ++p)
+          clipped[p] += int32_t(t.delta[c][p] > high) + int32_t(t.delta[c][p] < low);
+    thin_transmit(t, q, index, loud, changed, true);
+    for (int p = 0; p < count; ++p)
+      out[p] = Decision{loud[p] ? index[p] : 0, loud[p] && index[p] == top ? clipped[p] : 0,
+                        changed[p] != 0, false};
+    if (thin_residual(t, q, next)) {
+      int32_t again[kThin];
+      thin_choose(t, q, policy, again);
+      thin_transmit(t, q, again, next, would, false);
+      for (int p = 0; p < count; ++p) {
+        const bool looked = loud[p] && !(index[p] == 0 && !changed[p]);
+        out[p].pending = looked && next[p] && (again[p] != 0 || would[p]);
+      }
+    }
+    close_thin(t, q, first, count, codes);
   }
 }
 
@@ -464,7 +745,7 @@ int compress(const uint8_t* map, int n, int first, int32_t* out) {
 
 const Kernels kTable = {
     RESQ_NAME(RESQ_ISA), tile, packed_bytes, pack, gemm, depthwise, quantize_frame,
-    quantize_residual, scan, relu, clamp, add, affine, blend, maximum, divide, merge, compress,
+    quantize_residual, thin_frame, thin_quantize, relu, clamp, add, affine, blend, maximum, divide, merge, compress,
 };
 
 }  // namespace

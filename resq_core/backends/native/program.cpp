@@ -13,6 +13,7 @@ namespace {
 
 constexpr size_t kNowhere = std::numeric_limits<size_t>::max();
 constexpr size_t kAlign = 64;
+constexpr int kMostRows = 48;
 constexpr size_t kSlack = 64;  // code planes may be read this far beyond their end
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -52,6 +53,7 @@ struct Private {
   std::vector<float> rows, delta;
   std::vector<uint8_t> map, line;
   std::vector<int32_t> first, second;
+  std::vector<Decision> decisions;
   std::vector<LayerStats> stats;
 };
 
@@ -336,7 +338,7 @@ class Frame::Worker {
     return reinterpret_cast<float*>(state_ + t.base[int(options_.reference)]);
   }
 
-  void keep(int tensor, int p, const float* from) {
+  void keep(int tensor, const int32_t* which, int count, const float* rows, int stride) {
     const Tensor& t = program_.tensors_[size_t(tensor)];
     if (t.base[int(options_.reference)] == kNowhere) return;
     float* to = base(t);
@@ -344,56 +346,79 @@ class Frame::Worker {
       if (!t.read) return;
       to = shared_.current[size_t(tensor)].data();
     }
-    std::memcpy(to + size_t(p) * t.c, from, size_t(t.c) * sizeof(float));
+    for (int k = 0; k < count; ++k)
+      std::memcpy(to + size_t(which[k]) * t.c, rows + ptrdiff_t(k) * stride,
+                  size_t(t.c) * sizeof(float));
   }
 
-  // Hands a finished row on.
-  void emit(int tensor, int p, const float* x) {
+  // Hands finished rows on; up to kMostRows of them.
+  void emit(int tensor, const int32_t* which, int count, const float* rows, int stride) {
     const Tensor& t = program_.tensors_[size_t(tensor)];
-    const int y = p / t.w, n = y / t.h;
     if (t.read && !options_.anchor) {
       Map& map = shared_.changed[size_t(tensor)];
-      map.bytes[size_t(p)] = 1;
-      map.rows[size_t(y)] = 1;
+      for (int k = 0; k < count; ++k) {
+        map.bytes[size_t(which[k])] = 1;
+        map.rows[size_t(which[k] / t.w)] = 1;
+      }
     }
-    for (int id : t.sinks) quantize(id, t, p, n, y - n * t.h, p - y * t.w, x);
-    keep(tensor, p, x);
+    for (int id : t.sinks) quantize(id, t, which, count, rows, stride);
+    keep(tensor, which, count, rows, stride);
   }
 
-  void quantize(int id, const Tensor& t, int p, int n, int y, int x, const float* row) {
+  // Where a layer's plane 0 has a pixel.
+  uint8_t* place(const Layer& layer, const Tensor& t, int p) const {
+    const int line = p / t.w, n = line / t.h, y = line - n * t.h, x = p - line * t.w;
+    return state_ + layer.codes +
+           ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + x + layer.left) *
+               layer.stride;
+  }
+
+  void quantize(int id, const Tensor& t, const int32_t* which, int count, const float* rows,
+                int stride) {
     const Layer& layer = program_.layers_[size_t(id)];
     const Quantizers& q = layer.quantizers;
-    const size_t place =
-        ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + x + layer.left) *
-        layer.stride;
-    uint8_t* first = state_ + layer.codes + place;
-    uint8_t* pending = state_ + layer.pending + p;
     if (options_.anchor) {
-      bool again = false;
-      const float norm = kernels_.quantize_frame(q, row, first, &again);
-      if (options_.keeps) {
-        shared_.norms[size_t(id)][size_t(p)] = norm;
-        *pending = again;
+      uint8_t* codes[kMostRows];
+      float norms[kMostRows];
+      uint8_t pending[kMostRows];
+      for (int k = 0; k < count; ++k) codes[k] = place(layer, t, which[k]);
+      kernels_.quantize_frame(q, rows, stride, count, codes, norms, pending);
+      if (!options_.keeps) return;
+      float* all_norms = shared_.norms[size_t(id)].data();
+      uint8_t* all_pending = state_ + layer.pending;
+      for (int k = 0; k < count; ++k) {
+        all_norms[which[k]] = norms[k];
+        all_pending[which[k]] = pending[k];
       }
       return;
     }
-    uint8_t* codes[kMaxPlanes];
-    for (int i = 0; i < q.n_planes; ++i) codes[i] = first + size_t(i) * layer.plane_bytes;
-    const float* against = nullptr;
-    if (options_.reference != Reference::tracking) against = base(t) + size_t(p) * t.c;
-    const Decision d = kernels_.quantize_residual(q, policies_[size_t(id)], row, against, codes,
-                                                  own_.delta.data());
+    const bool tracks = options_.reference == Reference::tracking;
+    const float* before = tracks ? nullptr : base(t);
+    for (int k = 0; k < count; ++k) {
+      uint8_t* codes[kMaxPlanes];
+      codes[0] = place(layer, t, which[k]);
+      for (int i = 1; i < q.n_planes; ++i) codes[i] = codes[i - 1] + layer.plane_bytes;
+      note(id, t, which[k],
+           kernels_.quantize_residual(q, policies_[size_t(id)], rows + ptrdiff_t(k) * stride,
+                                      tracks ? nullptr : before + size_t(which[k]) * t.c, codes,
+                                      own_.delta.data()));
+    }
+  }
+
+  // Remembers what became of a pixel of a layer's input.
+  void note(int id, const Tensor& t, int p, const Decision& d) {
+    const Layer& layer = program_.layers_[size_t(id)];
     LayerStats& stats = own_.stats[size_t(id)];
     ++stats.counts[d.index];
     stats.clipped += d.clipped;
-    *pending = d.pending;
-    if (options_.bits) shared_.bits[size_t(id)][size_t(p)] = uint8_t(q.pool[d.index].bits);
-    if (d.active) {
-      ++stats.active_in;
-      Map& map = shared_.active[size_t(id)];
-      map.bytes[size_t(p)] = 1;
-      map.rows[size_t(n * t.h + y)] = 1;
-    }
+    state_[layer.pending + size_t(p)] = d.pending;
+    if (options_.bits)
+      shared_.bits[size_t(id)][size_t(p)] = uint8_t(layer.quantizers.pool[d.index].bits);
+    if (!d.active) return;
+    ++stats.active_in;
+    Map& map = shared_.active[size_t(id)];
+    map.bytes[size_t(p)] = 1;
+    map.rows[size_t(p / t.w)] = 1;
   }
 
   // Post-operations [from, to) on rows of pixels; `stride` floats from one to the next.
@@ -520,7 +545,7 @@ class Frame::Worker {
       chosen = own_.first.data();
     }
     const int stride = int(round_up(size_t(t.c), kLanes));
-    constexpr int kMost = 32;
+    constexpr int kMost = kMostRows;
     own_.rows.resize(std::max(own_.rows.size(), size_t(kMost) * stride));
     share(index, 0, total, piece_of(total, 1, kMost), [&](int first, int count) {
       int32_t which[kMost];
@@ -534,7 +559,7 @@ class Frame::Worker {
   void finish_rows(const Step& s, int from, const int32_t* which, int count, float* rows,
                    int stride, int channels) {
     post(s, from, int(s.post.size()), which, count, rows, stride, channels);
-    for (int k = 0; k < count; ++k) emit(s.out, which[k], rows + size_t(k) * stride);
+    emit(s.out, which, count, rows, stride);
   }
 
   void mark_inputs(const Step& s, const Tensor& t, uint8_t* map) {
@@ -648,48 +673,71 @@ class Frame::Worker {
   void import(int index, const Step& s) {
     const Tensor& t = program_.tensors_[size_t(s.out)];
     const Binding& from = frame_.bindings_[size_t(index)];
-    const int stride = int(round_up(size_t(t.c), kLanes));
-    own_.rows.resize(std::max(own_.rows.size(), size_t(stride)));
-    float* x = own_.rows.data();
-    const bool fast = !options_.anchor && !options_.look_everywhere && !t.read && t.c <= 4 &&
-                      t.sinks.size() == 1 && options_.reference == Reference::tracking &&
+    const bool thin = !t.read && t.c <= 4 && t.sinks.size() == 1 &&
+                      options_.reference == Reference::tracking &&
                       program_.layers_[size_t(t.sinks[0])].quantizers.n_planes == 1 &&
                       from.strides[3] == 1;
     share(index, 0, t.n * t.h, piece_of(t.n * t.h, 1, 16), [&](int first, int count) {
       for (int line = first; line < first + count; ++line) {
-        const int n = line / t.h, y = line % t.h;
-        const float* source = from.data + n * from.strides[0] + y * from.strides[2];
-        const uint8_t* loud = fast ? scan_line(t, n, y, source, from) : nullptr;
-        for (int i = 0; i < t.w; ++i) {
-          const int p = line * t.w + i;
-          if (loud && !loud[i]) continue;
-          for (int c = 0; c < t.c; ++c) x[c] = source[c * from.strides[1] + i * from.strides[3]];
-          if (t.read && !options_.anchor && same(t, p, x)) {
-            for (int id : t.sinks) quantize(id, t, p, n, y, i, x);
-            continue;
-          }
-          emit(s.out, p, x);
-        }
+        const float* source =
+            from.data + line / t.h * from.strides[0] + line % t.h * from.strides[2];
+        if (thin) import_thin(t, line, source, from);
+        else import_line(s, t, line, source, from);
       }
     });
   }
 
-  bool same(const Tensor& t, int p, const float* x) const {
-    return !std::memcmp(base(t) + size_t(p) * t.c, x, size_t(t.c) * sizeof(float));
-  }
-
-  const uint8_t* scan_line(const Tensor& t, int n, int y, const float* source,
-                           const Binding& from) {
-    const Layer& layer = program_.layers_[size_t(t.sinks[0])];
+  void import_thin(const Tensor& t, int line, const float* source, const Binding& from) {
+    const int id = t.sinks[0];
+    const Layer& layer = program_.layers_[size_t(id)];
     const float* channels[4];
     for (int c = 0; c < t.c; ++c) channels[c] = source + c * from.strides[1];
-    const uint8_t* codes = state_ + layer.codes +
-                           ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w +
-                            layer.left) *
-                               layer.stride;
-    own_.line.resize(size_t(t.w));
-    kernels_.scan(layer.quantizers, channels, codes, layer.stride, t.w, own_.line.data());
-    return own_.line.data();
+    uint8_t* codes = place(layer, t, line * t.w);
+    if (options_.anchor) {
+      own_.rows.resize(std::max(own_.rows.size(), size_t(t.w)));
+      own_.line.resize(size_t(t.w));
+      float* norms = options_.keeps ? shared_.norms[size_t(id)].data() + size_t(line) * t.w
+                                    : own_.rows.data();
+      uint8_t* pending =
+          options_.keeps ? state_ + layer.pending + size_t(line) * t.w : own_.line.data();
+      kernels_.thin_frame(layer.quantizers, channels, t.w, codes, norms, pending);
+      return;
+    }
+    own_.decisions.resize(size_t(t.w));
+    kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels, t.w, codes,
+                           own_.decisions.data());
+    for (int i = 0; i < t.w; ++i) {
+      const Decision& d = own_.decisions[size_t(i)];
+      if (d.index || d.active || d.pending || d.clipped) note(id, t, line * t.w + i, d);
+    }
+  }
+
+  void import_line(const Step& s, const Tensor& t, int line, const float* source,
+                   const Binding& from) {
+    const int stride = int(round_up(size_t(t.c), kLanes));
+    own_.rows.resize(std::max(own_.rows.size(), size_t(kMostRows) * stride));
+    for (int first = 0; first < t.w; first += kMostRows) {
+      const int count = std::min(kMostRows, t.w - first);
+      int32_t which[kMostRows], stays[kMostRows];
+      int moved = 0, still = 0;
+      for (int k = 0; k < count; ++k) {
+        const int p = line * t.w + first + k;
+        float* x = own_.rows.data() + size_t(moved) * stride;
+        const float* pixel = source + (first + k) * from.strides[3];
+        for (int c = 0; c < t.c; ++c) x[c] = pixel[c * from.strides[1]];
+        // a value that stays is only judged again
+        if (t.read && !options_.anchor && same(t, p, x)) stays[still++] = p;
+        else which[moved++] = p;
+      }
+      emit(s.out, which, moved, own_.rows.data(), stride);
+      for (int k = 0; k < still; ++k)
+        for (int id : t.sinks)
+          quantize(id, t, stays + k, 1, base(t) + size_t(stays[k]) * t.c, t.c);
+    }
+  }
+
+  bool same(const Tensor& t, int p, const float* x) const {
+    return !std::memcmp(base(t) + size_t(p) * t.c, x, size_t(t.c) * sizeof(float));
   }
 
   void conv(int index, const Step& s) {
@@ -724,7 +772,7 @@ class Frame::Worker {
     }
     if (options_.timed && rank_ == 0) frame_.times_[size_t(index)].pixels += n_first;
     const int stride = int(round_up(size_t(t.c), kLanes)) + kLanes;
-    constexpr int kMost = 48, kSpare = 12;
+    constexpr int kMost = kMostRows, kSpare = 12;
     own_.rows.resize(std::max(own_.rows.size(), size_t(kMost + kSpare) * stride));
     const bool dense = n_first == pixels;
     const int unit = layer.depthwise ? 1 : kernels_.tile(widest(layer));
@@ -813,7 +861,7 @@ class Frame::Worker {
     product_ += now() - start;
     if (s.raw < 0) return finish_rows(s, 0, which, count, rows, stride, t.c);
     post(s, 0, s.raw_post, which, count, rows, stride, t.c);
-    for (int k = 0; k < count; ++k) keep(s.raw, which[k], rows + size_t(k) * stride);
+    keep(s.raw, which, count, rows, stride);
     finish_rows(s, s.raw_post, which, count, rows, stride, t.c);
   }
 
@@ -915,8 +963,10 @@ std::vector<LayerStats> Frame::finish() {
                          ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + x +
                           layer.left) *
                              layer.stride;
-        bool again;
-        p.kernels_->quantize_frame(layer.quantizers, base + pixel * t.c, codes, &again);
+        float norm;
+        uint8_t again;
+        p.kernels_->quantize_frame(layer.quantizers, base + pixel * t.c, t.c, 1, &codes, &norm,
+                                   &again);
         for (int plane = 1; plane < layer.quantizers.n_planes; ++plane)
           std::memset(codes + size_t(plane) * layer.plane_bytes, kZeroCode, size_t(t.c));
       }
