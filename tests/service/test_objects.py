@@ -250,5 +250,5 @@ def test_a_period_is_found_for_objects(
     assert found["drop_is"].startswith("J&F")
     assert found["best"]["bops"] <= 0.9
     assert QuantizedStm.load(tmp_path / "tuned.resq").options.period == 3
-    bare = CliRunner().invoke(app, arguments)
+    bare = CliRunner().invoke(app, [*arguments, *options])
     assert "expected --masks" in str(bare.exception)
