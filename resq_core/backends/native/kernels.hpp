@@ -103,6 +103,12 @@ struct Kernels {
   void (*thin_quantize)(const Quantizers&, const Policy&, const float* const* channels, int pixels,
                         uint8_t* codes, Decision* decisions);
 
+  // Halves: rounded to nearest, ties to even, saturating.
+  void (*round_half)(float* x, int n);
+  void (*store_half)(uint16_t* out, const float* x, int n);
+  void (*load_half)(float* out, const uint16_t* x, int n);
+  void (*add_half)(float* x, const uint16_t* y, int n);
+
   void (*relu)(float* x, int n);
   void (*clamp)(float* x, int n, float low, float high);
   void (*add)(float* x, const float* y, int n);

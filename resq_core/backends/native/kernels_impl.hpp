@@ -437,28 +437,45 @@ inline bool residual(const Quantizers& q, const float* x, const float* against,
   return loud;
 }
 
-float error_norm(const PoolEntry& e, const float* delta, int channels) {
-  const Entry entry(e);
-  Lanes squares = all(0.0f);
-  for (int c = 0; c < channels; c += 16) {
-    Lanes rest = load(delta + c, 16);
-    if (e.bits) rest = minus(rest, times(entry.code(rest), entry.scale));
-    squares = plus(squares, times(rest, rest));
+// Eq. 11: the first quantizer whose next one does not pay.
+inline int first_that_stays(const float* errors, int n, const Policy& policy) {
+  for (int i = 0; i + 1 < n; ++i) {
+    const float gap = errors[i] - errors[i + 1];
+    if (gap < policy.threshold || gap <= 0.0f) return i;
   }
-  return sqrtf(total(squares));
+  return n - 1;
 }
 
-// Eq. 11, on errors computed only as far as they are needed.
-int choose(const Quantizers& q, const Policy& policy, const float* delta) {
-  if (q.n_pool == 1) return 0;
-  float error = error_norm(q.pool[0], delta, q.channels) * policy.gain;
-  for (int i = 0; i + 1 < q.n_pool; ++i) {
-    const float next = error_norm(q.pool[i + 1], delta, q.channels) * policy.gain;
-    const float gap = error - next;
-    if (gap < policy.threshold || gap <= 0.0f) return i;
-    error = next;
+template <int N>
+inline int choose_among(const Quantizers& q, const Policy& policy, const float* delta) {
+  Lanes squares[N];
+  for (int i = 0; i < N; ++i) squares[i] = all(0.0f);
+  for (int c = 0; c < q.channels; c += 16) {
+    const Lanes d = load(delta + c, 16);
+    for (int i = 0; i < N; ++i) {
+      const PoolEntry& e = q.pool[i];
+      const Lanes code = rounded(between(times(d, all(e.inverse)), all(e.low), all(e.high)));
+      const Lanes rest = minus(d, times(code, all(e.scale)));
+      squares[i] = plus(squares[i], times(rest, rest));
+    }
   }
-  return q.n_pool - 1;
+  float errors[N];
+  for (int i = 0; i < N; ++i) errors[i] = sqrtf(total(squares[i])) * policy.gain;
+  return first_that_stays(errors, N, policy);
+}
+
+int choose(const Quantizers& q, const Policy& policy, const float* delta) {
+  switch (q.n_pool) {
+    case 1: return 0;
+    case 2: return choose_among<2>(q, policy, delta);
+    case 3: return choose_among<3>(q, policy, delta);
+    case 4: return choose_among<4>(q, policy, delta);
+    case 5: return choose_among<5>(q, policy, delta);
+    case 6: return choose_among<6>(q, policy, delta);
+    case 7: return choose_among<7>(q, policy, delta);
+    case 8: return choose_among<8>(q, policy, delta);
+    default: return choose_among<9>(q, policy, delta);
+  }
 }
 
 // Adds the codes of δ to their plane, which saturates at int8. Returns whether anything changed.
@@ -681,6 +698,92 @@ void thin_quantize(const Quantizers& q, const Policy& policy, const float* const
   }
 }
 
+// ---------------------------------------------------------------- halves
+
+constexpr float kLargestHalf = 65504.0f;
+
+#if defined(__AVX512VNNI__)
+
+inline __m256i to_half(__m512 v) {
+  const __m512 limit = _mm512_set1_ps(kLargestHalf);
+  v = _mm512_max_ps(_mm512_min_ps(v, limit), _mm512_sub_ps(_mm512_setzero_ps(), limit));
+  return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
+}
+
+void round_half(float* x, int n) {
+  for (int i = 0; i < n; i += 16)
+    store(x + i, _mm512_cvtph_ps(to_half(load(x + i, n - i))), n - i);
+}
+
+void store_half(uint16_t* out, const float* x, int n) {
+  for (int i = 0; i < n; i += 16)
+    _mm256_mask_storeu_epi16(out + i, first_lanes(n - i), to_half(load(x + i, n - i)));
+}
+
+inline __m512 from_half(const uint16_t* x, int n) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), x));
+}
+
+void load_half(float* out, const uint16_t* x, int n) {
+  for (int i = 0; i < n; i += 16) store(out + i, from_half(x + i, n - i), n - i);
+}
+
+void add_half(float* x, const uint16_t* y, int n) {
+  for (int i = 0; i < n; i += 16)
+    store(x + i, plus(load(x + i, n - i), from_half(y + i, n - i)), n - i);
+}
+
+#else
+
+inline uint32_t bits_of(float v) {
+  uint32_t b;
+  memcpy(&b, &v, 4);
+  return b;
+}
+
+inline float float_of(uint32_t b) {
+  float v;
+  memcpy(&v, &b, 4);
+  return v;
+}
+
+inline uint16_t to_half(float v) {
+  v = clamped(v, -kLargestHalf, kLargestHalf);
+  const uint32_t sign = bits_of(v) & 0x80000000u, size = bits_of(v) ^ sign;
+  uint32_t half;
+  if (size < 0x38800000u) {  // below the smallest normal half: adding 0.5 rounds at its last bit
+    half = bits_of(float_of(size) + 0.5f) - 0x3f000000u;
+  } else {
+    const uint32_t odd = (size >> 13) & 1;
+    half = (size - 0x38000000u + 0xfffu + odd) >> 13;
+  }
+  return uint16_t(half | (sign >> 16));
+}
+
+inline float from_half(uint16_t h) {
+  const uint32_t sign = uint32_t(h & 0x8000u) << 16, size = uint32_t(h & 0x7fffu) << 13;
+  // 2^112 moves the exponent's bias, subnormal numbers included
+  return float_of(bits_of(float_of(size) * 5.192296858534828e33f) | sign);
+}
+
+void round_half(float* x, int n) {
+  for (int i = 0; i < n; ++i) x[i] = from_half(to_half(x[i]));
+}
+
+void store_half(uint16_t* out, const float* x, int n) {
+  for (int i = 0; i < n; ++i) out[i] = to_half(x[i]);
+}
+
+void load_half(float* out, const uint16_t* x, int n) {
+  for (int i = 0; i < n; ++i) out[i] = from_half(x[i]);
+}
+
+void add_half(float* x, const uint16_t* y, int n) {
+  for (int i = 0; i < n; ++i) x[i] = x[i] + from_half(y[i]);
+}
+
+#endif
+
 // ---------------------------------------------------------------- rows of floats
 
 void relu(float* x, int n) {
@@ -745,7 +848,8 @@ int compress(const uint8_t* map, int n, int first, int32_t* out) {
 
 const Kernels kTable = {
     RESQ_NAME(RESQ_ISA), tile, packed_bytes, pack, gemm, depthwise, quantize_frame,
-    quantize_residual, thin_frame, thin_quantize, relu, clamp, add, affine, blend, maximum, divide, merge, compress,
+    quantize_residual, thin_frame, thin_quantize, round_half, store_half, load_half,
+    add_half, relu, clamp, add, affine, blend, maximum, divide, merge, compress,
 };
 
 }  // namespace

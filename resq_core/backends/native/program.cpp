@@ -50,7 +50,7 @@ struct Map {
 
 // What one thread needs for itself.
 struct Private {
-  std::vector<float> rows, delta;
+  std::vector<float> rows, delta, room;
   std::vector<uint8_t> map, line;
   std::vector<int32_t> first, second;
   std::vector<Decision> decisions;
@@ -65,7 +65,7 @@ struct Scratch {
   std::vector<Map> active;                  // by layer
   std::vector<std::vector<float>> norms;    // by layer, ‖x‖ of every pixel
   std::vector<std::vector<uint8_t>> bits;   // by layer
-  std::vector<std::vector<float>> current;  // by tensor: changed rows, where the state keeps x^k
+  std::vector<std::vector<uint8_t>> current;  // by tensor: changed rows, where the state keeps x^k
   std::vector<std::atomic<int>> next;       // by step and list: the next pixel to take
   std::vector<Private> privates;
   std::vector<uint8_t> state;               // for frames that leave none
@@ -93,9 +93,9 @@ Scratch::Scratch(const Program& program)
 Program::Program(const std::string& isa) : kernels_(kernels_for(isa)) {}
 Program::~Program() = default;
 
-int Program::add_tensor(int n, int h, int w, int c) {
+int Program::add_tensor(int n, int h, int w, int c, bool half) {
   Tensor t{};
-  t.n = n, t.h = h, t.w = w, t.c = c;
+  t.n = n, t.h = h, t.w = w, t.c = c, t.half = half;
   tensors_.push_back(std::move(t));
   producer_.push_back(-1);
   return int(tensors_.size()) - 1;
@@ -199,13 +199,14 @@ void Program::finish() {
     layer.codes = common;
     common += layer.plane_bytes * size_t(layer.quantizers.n_planes);
   }
+  for (const Tensor& t : tensors_) widest_ = std::max(widest_, t.c);
   for (int r = 0; r < kReferences; ++r) {
     size_t end = common;
     for (Tensor& t : tensors_) {
       t.base[r] = kNowhere;
       if (!t.read && (Reference(r) == Reference::tracking || t.sinks.empty())) continue;
       t.base[r] = end;
-      end = round_up(end + size_t(t.pixels()) * t.c * sizeof(float), kAlign);
+      end = round_up(end + size_t(t.pixels()) * t.row_bytes(), kAlign);
     }
     state_bytes_[r] = end;
   }
@@ -263,7 +264,7 @@ Frame::Frame(std::shared_ptr<Program> program, uint8_t* state, const FrameOption
   if (!options_.anchor && options_.reference == Reference::keyframe)
     for (size_t i = 0; i < p.tensors_.size(); ++i)
       if (p.tensors_[i].read)
-        s.current[i].resize(size_t(p.tensors_[i].pixels()) * p.tensors_[i].c);
+        s.current[i].resize(size_t(p.tensors_[i].pixels()) * p.tensors_[i].row_bytes());
 }
 
 Frame::~Frame() { program_->give_back(std::move(scratch_)); }
@@ -326,29 +327,42 @@ class Frame::Worker {
     return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
   }
 
-  // The row of a tensor as it is in this frame.
-  const float* row(int tensor, int p) const {
+  // The row of a tensor as it is in this frame, in the tensor's own type.
+  const uint8_t* stored(int tensor, int p) const {
     const Tensor& t = program_.tensors_[size_t(tensor)];
-    if (overlay_ && shared_.changed[size_t(tensor)].bytes[size_t(p)])
-      return shared_.current[size_t(tensor)].data() + size_t(p) * t.c;
-    return base(t) + size_t(p) * t.c;
+    const bool current = overlay_ && shared_.changed[size_t(tensor)].bytes[size_t(p)];
+    return (current ? shared_.current[size_t(tensor)].data() : base(t)) +
+           size_t(p) * t.row_bytes();
   }
 
-  float* base(const Tensor& t) const {
-    return reinterpret_cast<float*>(state_ + t.base[int(options_.reference)]);
+  // The same as floats; `room` may serve to hold them.
+  const float* row(int tensor, int p, float* room) const {
+    return floats(program_.tensors_[size_t(tensor)], stored(tensor, p), room);
   }
+
+  const float* floats(const Tensor& t, const uint8_t* from, float* room) const {
+    if (!t.half) return reinterpret_cast<const float*>(from);
+    kernels_.load_half(room, reinterpret_cast<const uint16_t*>(from), t.c);
+    return room;
+  }
+
+  uint8_t* base(const Tensor& t) const { return state_ + t.base[int(options_.reference)]; }
 
   void keep(int tensor, const int32_t* which, int count, const float* rows, int stride) {
     const Tensor& t = program_.tensors_[size_t(tensor)];
     if (t.base[int(options_.reference)] == kNowhere) return;
-    float* to = base(t);
+    uint8_t* to = base(t);
     if (overlay_) {
       if (!t.read) return;
       to = shared_.current[size_t(tensor)].data();
     }
-    for (int k = 0; k < count; ++k)
-      std::memcpy(to + size_t(which[k]) * t.c, rows + ptrdiff_t(k) * stride,
-                  size_t(t.c) * sizeof(float));
+    const size_t bytes = t.row_bytes();
+    for (int k = 0; k < count; ++k) {
+      const float* from = rows + ptrdiff_t(k) * stride;
+      uint8_t* out = to + size_t(which[k]) * bytes;
+      if (t.half) kernels_.store_half(reinterpret_cast<uint16_t*>(out), from, t.c);
+      else std::memcpy(out, from, bytes);
+    }
   }
 
   // Hands finished rows on; up to kMostRows of them.
@@ -393,15 +407,16 @@ class Frame::Worker {
       return;
     }
     const bool tracks = options_.reference == Reference::tracking;
-    const float* before = tracks ? nullptr : base(t);
     for (int k = 0; k < count; ++k) {
       uint8_t* codes[kMaxPlanes];
       codes[0] = place(layer, t, which[k]);
       for (int i = 1; i < q.n_planes; ++i) codes[i] = codes[i - 1] + layer.plane_bytes;
       note(id, t, which[k],
-           kernels_.quantize_residual(q, policies_[size_t(id)], rows + ptrdiff_t(k) * stride,
-                                      tracks ? nullptr : before + size_t(which[k]) * t.c, codes,
-                                      own_.delta.data()));
+           kernels_.quantize_residual(
+               q, policies_[size_t(id)], rows + ptrdiff_t(k) * stride,
+               tracks ? nullptr
+                      : floats(t, base(t) + size_t(which[k]) * t.row_bytes(), own_.room.data()),
+               codes, own_.delta.data()));
     }
   }
 
@@ -437,10 +452,19 @@ class Frame::Worker {
           for (int k = 0; k < count; ++k)
             kernels_.affine(rows + size_t(k) * stride, op.weight.data(), op.bias.data(), channels);
           break;
-        case Post::add:
-          for (int k = 0; k < count; ++k)
-            kernels_.add(rows + size_t(k) * stride, row(op.tensor, pixels[k]), channels);
+        case Post::half:
+          kernels_.round_half(rows, (count - 1) * stride + channels);
           break;
+        case Post::add: {
+          const bool half = program_.tensors_[size_t(op.tensor)].half;
+          for (int k = 0; k < count; ++k) {
+            float* x = rows + size_t(k) * stride;
+            const uint8_t* y = stored(op.tensor, pixels[k]);
+            if (half) kernels_.add_half(x, reinterpret_cast<const uint16_t*>(y), channels);
+            else kernels_.add(x, reinterpret_cast<const float*>(y), channels);
+          }
+          break;
+        }
       }
     }
   }
@@ -612,26 +636,34 @@ class Frame::Worker {
     const int input = s.inputs[0];
     const Tensor& in = program_.tensors_[size_t(input)];
     const int y = p / t.w % t.h, n = p / (t.w * t.h), x = p % t.w;
-    const auto at = [&](int yy, int xx) { return row(input, (n * in.h + yy) * in.w + xx); };
+    const size_t width = round_up(size_t(program_.widest_), kLanes);
+    const auto at = [&](int yy, int xx, size_t slot = 0) {
+      return row(input, (n * in.h + yy) * in.w + xx, own_.room.data() + slot * width);
+    };
+    const auto copy = [&](int id, int from, float* to) {
+      const float* v = row(id, from, to);
+      const size_t bytes = size_t(program_.tensors_[size_t(id)].c) * sizeof(float);
+      if (v != to) std::memcpy(to, v, bytes);
+    };
     switch (s.op) {
       case Op::copy:
-        std::memcpy(out, row(input, p), size_t(t.c) * sizeof(float));
+        copy(input, p, out);
         break;
       case Op::concat: {
         for (int id : s.inputs) {
           const int c = program_.tensors_[size_t(id)].c;
-          std::memcpy(out, row(id, p), size_t(c) * sizeof(float));
+          copy(id, p, out);
           out += c;
         }
         break;
       }
       case Op::nearest:
-        std::memcpy(out, at(s.y0[size_t(y)], s.x0[size_t(x)]), size_t(t.c) * sizeof(float));
+        copy(input, (n * in.h + s.y0[size_t(y)]) * in.w + s.x0[size_t(x)], out);
         break;
       case Op::bilinear: {
         const int y0 = s.y0[size_t(y)], y1 = s.y1[size_t(y)];
         const int x0 = s.x0[size_t(x)], x1 = s.x1[size_t(x)];
-        const float* rows[4] = {at(y0, x0), at(y0, x1), at(y1, x0), at(y1, x1)};
+        const float* rows[4] = {at(y0, x0, 0), at(y0, x1, 1), at(y1, x0, 2), at(y1, x1, 3)};
         const float weights[4] = {s.wx0[size_t(x)], s.wx1[size_t(x)], s.wy0[size_t(y)],
                                   s.wy1[size_t(y)]};
         kernels_.blend(out, rows, weights, t.c);
@@ -658,7 +690,7 @@ class Frame::Worker {
       case Op::mean: {
         std::vector<double> total(size_t(t.c), 0.0);
         for (int i = 0; i < in.h * in.w; ++i) {
-          const float* v = row(input, n * in.h * in.w + i);
+          const float* v = row(input, n * in.h * in.w + i, own_.room.data());
           for (int c = 0; c < t.c; ++c) total[size_t(c)] += double(v[c]);
         }
         for (int c = 0; c < t.c; ++c) out[c] = float(total[size_t(c)] / (in.h * in.w));
@@ -732,12 +764,13 @@ class Frame::Worker {
       emit(s.out, which, moved, own_.rows.data(), stride);
       for (int k = 0; k < still; ++k)
         for (int id : t.sinks)
-          quantize(id, t, stays + k, 1, base(t) + size_t(stays[k]) * t.c, t.c);
+          quantize(id, t, stays + k, 1,
+                   reinterpret_cast<const float*>(base(t)) + size_t(stays[k]) * t.c, t.c);
     }
   }
 
   bool same(const Tensor& t, int p, const float* x) const {
-    return !std::memcmp(base(t) + size_t(p) * t.c, x, size_t(t.c) * sizeof(float));
+    return !std::memcmp(base(t) + size_t(p) * t.row_bytes(), x, t.row_bytes());
   }
 
   void conv(int index, const Step& s) {
@@ -803,10 +836,12 @@ class Frame::Worker {
     }
     share(index, 1, n_second, piece_of(n_second, 1, kMost), [&](int first, int count) {
       const int32_t* which = own_.second.data() + first;
-      for (int k = 0; k < count; ++k)
-        std::memcpy(own_.rows.data() + size_t(k) * stride,
-                    base(program_.tensors_[size_t(s.raw)]) + size_t(which[k]) * t.c,
-                    size_t(t.c) * sizeof(float));
+      const Tensor& raw = program_.tensors_[size_t(s.raw)];
+      for (int k = 0; k < count; ++k) {
+        float* to = own_.rows.data() + size_t(k) * stride;
+        const float* v = floats(raw, base(raw) + size_t(which[k]) * raw.row_bytes(), to);
+        if (v != to) std::memcpy(to, v, size_t(t.c) * sizeof(float));
+      }
       finish_rows(s, s.raw_post, which, count, own_.rows.data(), stride, t.c);
     });
   }
@@ -886,8 +921,7 @@ void Frame::run(int first, int last) {
   for (int i = first; i < last; ++i)
     if (p.steps_[size_t(i)].op == Op::import && !bindings_[size_t(i)].data)
       throw std::logic_error("an input was not bound");
-  int widest = 1;
-  for (const Tensor& t : p.tensors_) widest = std::max(widest, t.c);
+  const size_t width = round_up(size_t(p.widest_), kLanes);
   Team::run(
       options_.threads,
       [&](int members) {
@@ -895,7 +929,8 @@ void Frame::run(int first, int last) {
         if (privates.size() < size_t(members)) privates.resize(size_t(members));
         for (Private& mine : privates) {
           mine.stats.resize(p.layers_.size());
-          mine.delta.resize(size_t(widest) + kLanes);
+          mine.delta.resize(width);
+          mine.room.resize(4 * width);
         }
       },
       [&](int rank, Barrier& barrier) {
@@ -909,15 +944,21 @@ void Frame::read(int tensor, float* out, size_t size) const {
   if (size != size_t(t.pixels()) * t.c) throw std::invalid_argument("an output of another size");
   const size_t offset = t.base[int(options_.reference)];
   if (!t.read || offset == kNowhere) throw std::logic_error("this tensor is not kept");
-  const float* base = reinterpret_cast<const float*>(state_ + offset);
+  const uint8_t* base = state_ + offset;
   const bool overlay = !options_.anchor && options_.reference == Reference::keyframe;
   const uint8_t* changed = scratch_->changed[size_t(tensor)].bytes.data();
-  const float* current = scratch_->current[size_t(tensor)].data();
+  const uint8_t* current = scratch_->current[size_t(tensor)].data();
   const int area = t.h * t.w;
+  std::vector<float> room(t.half ? size_t(t.c) : 0);
   for (int n = 0; n < t.n; ++n)
     for (int i = 0; i < area; ++i) {
       const int p = n * area + i;
-      const float* row = (overlay && changed[p] ? current : base) + size_t(p) * t.c;
+      const uint8_t* stored = (overlay && changed[p] ? current : base) + size_t(p) * t.row_bytes();
+      const float* row = reinterpret_cast<const float*>(stored);
+      if (t.half) {
+        program_->kernels_->load_half(room.data(), reinterpret_cast<const uint16_t*>(stored), t.c);
+        row = room.data();
+      }
       for (int c = 0; c < t.c; ++c) out[(size_t(n) * t.c + c) * area + i] = row[c];
     }
 }
@@ -951,7 +992,8 @@ std::vector<LayerStats> Frame::finish() {
   for (size_t i = 0; i < p.layers_.size(); ++i) {
     const Layer& layer = p.layers_[i];
     const Tensor& t = p.tensors_[size_t(layer.tensor)];
-    const float* base = reinterpret_cast<const float*>(state_ + t.base[int(options_.reference)]);
+    const uint8_t* base = state_ + t.base[int(options_.reference)];
+    std::vector<float> room(size_t(t.c));
     const Map& active = s.active[i];
     for (int line = 0; line < t.n * t.h; ++line) {
       if (!active.rows[size_t(line)]) continue;
@@ -965,8 +1007,11 @@ std::vector<LayerStats> Frame::finish() {
                              layer.stride;
         float norm;
         uint8_t again;
-        p.kernels_->quantize_frame(layer.quantizers, base + pixel * t.c, t.c, 1, &codes, &norm,
-                                   &again);
+        const uint8_t* stored = base + pixel * t.row_bytes();
+        if (t.half)
+          p.kernels_->load_half(room.data(), reinterpret_cast<const uint16_t*>(stored), t.c);
+        else std::memcpy(room.data(), stored, t.row_bytes());
+        p.kernels_->quantize_frame(layer.quantizers, room.data(), t.c, 1, &codes, &norm, &again);
         for (int plane = 1; plane < layer.quantizers.n_planes; ++plane)
           std::memset(codes + size_t(plane) * layer.plane_bytes, kZeroCode, size_t(t.c));
       }
