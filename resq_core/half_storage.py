@@ -67,7 +67,9 @@ def with_half_storage(
     calls: list[Call] = []
     n_slots = graph.n_slots
     for call in graph.calls:
-        calls.append(replace(call, args=_moved(call.args, moved), kwargs=_moved(call.kwargs, moved)))
+        calls.append(
+            replace(call, args=_moved(call.args, moved), kwargs=_moved(call.kwargs, moved))
+        )
         shape = shapes[call.slot]
         if call.slot in kept and shape is not None and len(shape) == 4:
             calls.append(Call(n_slots, round_to_half, (Ref(call.slot),), {}, None, ()))

@@ -33,6 +33,9 @@ namespace {
 // Adding and taking away 1.5·2^23 rounds a float of magnitude below 2^22 to nearest, ties to even.
 constexpr float kRound = 12582912.0f;
 
+// Bounds are tried a little early where two ways of computing a value may differ in its last bits.
+constexpr float kNearly = 1.0f - 1e-5f;
+
 inline float clamped(float v, float low, float high) {
   v = v > low ? v : low;
   return v < high ? v : high;
@@ -112,6 +115,7 @@ inline void gemm_tile(const Gemm& g, int first) {
       __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier);
       if (accumulate) v = _mm512_add_ps(_mm512_loadu_ps(out), v);
       if (g.bias) v = _mm512_add_ps(v, bias);
+      if (g.relu) v = _mm512_max_ps(v, _mm512_setzero_ps());
       _mm512_storeu_ps(out, v);
     });
   });
@@ -187,6 +191,7 @@ inline void gemm_tile(const Gemm& g, int first, int j, const int16_t* w) {
       __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[i][h]), _mm256_loadu_ps(g.multiplier + o));
       if (g.accumulate) v = _mm256_add_ps(_mm256_loadu_ps(out), v);
       if (g.bias) v = _mm256_add_ps(v, _mm256_loadu_ps(g.bias + o));
+      if (g.relu) v = _mm256_max_ps(v, _mm256_setzero_ps());
       _mm256_storeu_ps(out, v);
     }
   }
@@ -233,6 +238,7 @@ void gemm(const Gemm& g) {
         float v = float(acc[o]) * g.multiplier[j * kLanes + o];
         if (g.accumulate) v = out[o] + v;
         if (g.bias) v = v + g.bias[j * kLanes + o];
+        if (g.relu) v = v > 0.0f ? v : 0.0f;
         out[o] = v;
       }
     }
@@ -279,14 +285,31 @@ inline Lanes times(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
 inline Lanes between(Lanes v, Lanes low, Lanes high) {
   return _mm512_min_ps(_mm512_max_ps(v, low), high);
 }
-inline bool any_beyond(Lanes v, Lanes bound) {  // |v| > bound
-  return _mm512_cmp_ps_mask(_mm512_abs_ps(v), bound, _CMP_GT_OQ) != 0;
+using Mask = __mmask16;
+inline Mask beyond(Lanes v, Lanes bound) {  // |v| > bound
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(v), bound, _CMP_GT_OQ);
 }
 inline int count_above(Lanes a, Lanes b) {
   return __builtin_popcount(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ));
 }
-inline bool differ(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) != 0; }
-inline float total(Lanes v) { return _mm512_reduce_add_ps(v); }
+inline Mask differ(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
+// The bytes of rounded codes, from steps between −128 and 127: adding 1.5·2^23 + 128 leaves
+// code + 128 in the last byte of the float.
+inline void store_steps(uint8_t* p, Lanes steps, int n) {
+  const __m512 sum = _mm512_add_ps(steps, _mm512_set1_ps(kRound + 128.0f));
+  _mm_mask_storeu_epi8(p, first_lanes(n), _mm512_cvtepi32_epi8(_mm512_castps_si512(sum)));
+}
+inline Lanes above_zero(Lanes v) { return _mm512_max_ps(v, _mm512_setzero_ps()); }
+inline __m128 quarter(Lanes v) {
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+// Square roots of the sums over the lanes of four.
+inline void norms4(const Lanes* v, float* out) {
+  __m128 a = quarter(v[0]), b = quarter(v[1]), c = quarter(v[2]), d = quarter(v[3]);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(out, _mm_sqrt_ps(_mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d))));
+}
 inline Lanes load_codes(const uint8_t* p, int n) {
   const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p));
   const __m512i zero = _mm512_maskz_set1_epi32(first_lanes(n), kZeroCode);
@@ -338,25 +361,33 @@ inline Lanes times(const Lanes& a, const Lanes& b) {
 inline Lanes between(const Lanes& v, const Lanes& low, const Lanes& high) {
   return lanewise([&](int i) { return clamped(v.v[i], low.v[i], high.v[i]); });
 }
-inline bool any_beyond(const Lanes& v, const Lanes& bound) {
+using Mask = int;
+inline Mask beyond(const Lanes& v, const Lanes& bound) {
   int any = 0;
   for (int i = 0; i < 16; ++i) any |= int(fabsf(v.v[i]) > bound.v[i]);
-  return any != 0;
+  return any;
 }
 inline int count_above(const Lanes& a, const Lanes& b) {
   int n = 0;
   for (int i = 0; i < 16; ++i) n += int(a.v[i] > b.v[i]);
   return n;
 }
-inline bool differ(const Lanes& a, const Lanes& b) {
+inline Mask differ(const Lanes& a, const Lanes& b) {
   int any = 0;
   for (int i = 0; i < 16; ++i) any |= int(a.v[i] != b.v[i]);
-  return any != 0;
+  return any;
 }
-inline float total(const Lanes& v) {
-  float half[8];
-  for (int i = 0; i < 8; ++i) half[i] = v.v[i] + v.v[i + 8];
-  return ((half[0] + half[4]) + (half[1] + half[5])) + ((half[2] + half[6]) + (half[3] + half[7]));
+inline Lanes above_zero(const Lanes& v) {
+  return lanewise([&](int i) { return v.v[i] > 0.0f ? v.v[i] : 0.0f; });
+}
+// Square roots of the sums over the lanes of four, added in the order of the wide variant.
+inline void norms4(const Lanes* v, float* out) {
+  for (int k = 0; k < 4; ++k) {
+    float half[8], quarter[4];
+    for (int i = 0; i < 8; ++i) half[i] = v[k].v[i] + v[k].v[i + 8];
+    for (int i = 0; i < 4; ++i) quarter[i] = half[i] + half[i + 4];
+    out[k] = sqrtf((quarter[0] + quarter[2]) + (quarter[1] + quarter[3]));
+  }
 }
 inline Lanes load_codes(const uint8_t* p, int n) {
   uint8_t bytes[16];
@@ -372,6 +403,9 @@ inline void store_codes(uint8_t* p, const Lanes& v, int n) {
   uint8_t bytes[16];
   for (int i = 0; i < 16; ++i) bytes[i] = uint8_t(int32_t(v.v[i]) + kZeroCode);
   memcpy(p, bytes, size_t(n < 16 ? n : 16));
+}
+inline void store_steps(uint8_t* p, const Lanes& steps, int n) {
+  store_codes(p, lanewise([&](int i) { return (steps.v[i] + kRound) - kRound; }), n);
 }
 
 #endif
@@ -398,20 +432,37 @@ struct Entry {
 void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int count,
                     uint8_t* const* codes, float* norms, uint8_t* pending) {
   const Lanes inverse = all(q.frame_inverse), low = all(q.frame_low), high = all(q.frame_high);
-  const Lanes step = all(q.frame_step), scale = all(q.plane_scale[0]), quiet = all(q.quiet);
+  const Lanes step = all(q.frame_step), quiet = all(q.quiet * q.frame_inverse * kNearly);
+  // where nothing is quiet below half a step, only what was clamped is loud
+  const bool plain = q.frame_step == 1.0f && q.quiet * q.frame_inverse >= 0.49f;
+  Lanes squares[4];
+  float roots[4];
   for (int r = 0; r < count; ++r, x += stride) {
-    Lanes squares = all(0.0f);
-    bool loud = false;
+    Lanes& mine = squares[r & 3];
+    mine = all(0.0f);
+    Mask loud = 0;
     for (int c = 0; c < q.channels; c += 16) {
       const int n = q.channels - c;
       const Lanes v = load(x + c, n);
-      const Lanes code = times(rounded(between(times(v, inverse), low, high)), step);
-      squares = plus(squares, times(v, v));
-      loud |= any_beyond(minus(v, times(code, scale)), quiet);
-      store_codes(codes[r] + c, code, n);
+      const Lanes steps = times(v, inverse), inside = between(steps, low, high);
+      mine = plus(mine, times(v, v));
+      if (plain) {
+        loud |= differ(steps, inside);
+        store_steps(codes[r] + c, inside, n);
+      } else {
+        const Lanes code = rounded(inside);
+        loud |= beyond(minus(steps, code), quiet);
+        store_codes(codes[r] + c, times(code, step), n);
+      }
     }
-    norms[r] = sqrtf(total(squares));
-    pending[r] = loud;
+    pending[r] = loud != 0;
+    if ((r & 3) == 3) {
+      norms4(squares, norms + r - 3);
+    } else if (r == count - 1) {
+      for (int i = (r & 3) + 1; i < 4; ++i) squares[i] = mine;
+      norms4(squares, roots);
+      memcpy(norms + (r & ~3), roots, size_t((r & 3) + 1) * sizeof(float));
+    }
   }
 }
 
@@ -419,7 +470,7 @@ void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int c
 inline bool residual(const Quantizers& q, const float* x, const float* against,
                      uint8_t* const* codes, float* delta) {
   const Lanes quiet = all(q.quiet);
-  bool loud = false;
+  Mask loud = 0;
   for (int c = 0; c < q.channels; c += 16) {
     const int n = q.channels - c;
     Lanes sent;
@@ -431,10 +482,10 @@ inline bool residual(const Quantizers& q, const float* x, const float* against,
         sent = plus(sent, times(load_codes(codes[p] + c, n), all(q.plane_scale[p])));
     }
     const Lanes d = minus(load(x + c, n), sent);
-    loud |= any_beyond(d, quiet);
+    loud |= beyond(d, quiet);
     store(delta + c, d, 16);
   }
-  return loud;
+  return loud != 0;
 }
 
 // Eq. 11: the first quantizer whose next one does not pay.
@@ -448,19 +499,24 @@ inline int first_that_stays(const float* errors, int n, const Policy& policy) {
 
 template <int N>
 inline int choose_among(const Quantizers& q, const Policy& policy, const float* delta) {
-  Lanes squares[N];
-  for (int i = 0; i < N; ++i) squares[i] = all(0.0f);
+  constexpr int kWhole = (N + 3) / 4 * 4;
+  Lanes squares[kWhole];
+  for (int i = 0; i < kWhole; ++i) squares[i] = all(0.0f);
   for (int c = 0; c < q.channels; c += 16) {
     const Lanes d = load(delta + c, 16);
     for (int i = 0; i < N; ++i) {
       const PoolEntry& e = q.pool[i];
-      const Lanes code = rounded(between(times(d, all(e.inverse)), all(e.low), all(e.high)));
-      const Lanes rest = minus(d, times(code, all(e.scale)));
+      Lanes rest = d;
+      if (e.bits) {
+        const Lanes code = rounded(between(times(d, all(e.inverse)), all(e.low), all(e.high)));
+        rest = minus(d, times(code, all(e.scale)));
+      }
       squares[i] = plus(squares[i], times(rest, rest));
     }
   }
-  float errors[N];
-  for (int i = 0; i < N; ++i) errors[i] = sqrtf(total(squares[i])) * policy.gain;
+  float errors[kWhole];
+  for (int i = 0; i < kWhole; i += 4) norms4(squares + i, errors + i);
+  for (int i = 0; i < N; ++i) errors[i] *= policy.gain;
   return first_that_stays(errors, N, policy);
 }
 
@@ -478,22 +534,28 @@ int choose(const Quantizers& q, const Policy& policy, const float* delta) {
   }
 }
 
-// Adds the codes of δ to their plane, which saturates at int8. Returns whether anything changed.
-bool transmit(const Quantizers& q, const PoolEntry& e, const float* delta, uint8_t* codes,
-              bool write) {
-  if (e.bits == 0) return false;
+// What adding the codes of δ to their plane, which saturates at int8, does.
+struct Sent {
+  bool changed;
+  bool rest;  // |δ| may still be above the quiet bound
+};
+
+inline Sent transmit(const Quantizers& q, const PoolEntry& e, const float* delta, uint8_t* codes,
+                     bool write) {
+  if (e.bits == 0) return {false, true};
   const Entry entry(e);
   const Lanes low = all(-128.0f), high = all(127.0f);
-  bool changed = false;
+  const Lanes scale = all(q.plane_scale[e.plane]), quiet = all(q.quiet * kNearly);
+  Mask changed = 0, rest = 0;
   for (int c = 0; c < q.channels; c += 16) {
     const int n = q.channels - c;
-    const Lanes old = load_codes(codes + c, n);
-    const Lanes code = entry.code(load(delta + c, 16));
-    const Lanes now = between(plus(old, times(code, entry.step)), low, high);
+    const Lanes old = load_codes(codes + c, n), d = load(delta + c, 16);
+    const Lanes now = between(plus(old, times(entry.code(d), entry.step)), low, high);
     changed |= differ(old, now);
+    rest |= beyond(minus(d, times(minus(now, old), scale)), quiet);
     if (write) store_codes(codes + c, now, n);
   }
-  return changed;
+  return {changed != 0, rest != 0};
 }
 
 int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
@@ -514,13 +576,14 @@ Decision quantize_residual(const Quantizers& q, const Policy& policy, const floa
   d.index = choose(q, policy, scratch);
   const PoolEntry& entry = q.pool[d.index];
   if (d.index == q.n_pool - 1) d.clipped = count_beyond(q, entry, scratch);
-  d.active = transmit(q, entry, scratch, codes[entry.plane], true);
-  if (against || (d.index == 0 && !d.active)) return d;
+  const Sent sent = transmit(q, entry, scratch, codes[entry.plane], true);
+  d.active = sent.changed;
+  if (against || (d.index == 0 && !d.active) || !sent.rest) return d;
   // what would the next frame do if the input stayed as it is?
   if (!residual(q, x, nullptr, codes, scratch)) return d;
   const int next = choose(q, policy, scratch);
   const PoolEntry& again = q.pool[next];
-  d.pending = next != 0 || transmit(q, again, scratch, codes[again.plane], false);
+  d.pending = next != 0 || transmit(q, again, scratch, codes[again.plane], false).changed;
   return d;
 }
 
@@ -660,21 +723,18 @@ inline void thin_transmit(Thin& t, const Quantizers& q, const int32_t* index, co
   }
 }
 
-void thin_quantize(const Quantizers& q, const Policy& policy, const float* const* channels,
-                   int pixels, uint8_t* codes, Decision* decisions) {
+int thin_quantize(const Quantizers& q, const Policy& policy, const float* const* channels,
+                  int pixels, uint8_t* codes, ThinDecision* decisions) {
   Thin t;
+  int listed = 0;
   const int top = q.n_pool - 1;
   const float high = (q.pool[top].high + 0.5f) * q.pool[top].scale;
   const float low = (q.pool[top].low - 0.5f) * q.pool[top].scale;
   int32_t loud[kThin], index[kThin], changed[kThin], next[kThin], would[kThin];
   for (int first = 0; first < pixels; first += kThin) {
     const int count = pixels - first < kThin ? pixels - first : kThin;
-    Decision* out = decisions + first;
     open_thin(t, q, channels, first, count, codes);
-    if (!thin_residual(t, q, loud)) {
-      memset(out, 0, size_t(count) * sizeof *out);
-      continue;
-    }
+    if (!thin_residual(t, q, loud)) continue;
     thin_choose(t, q, policy, index);
     int32_t clipped[kThin] = {};
     if (q.pool[top].bits)
@@ -682,20 +742,22 @@ void thin_quantize(const Quantizers& q, const Policy& policy, const float* const
         for (int p = 0; p < kThin; ++p)
           clipped[p] += int32_t(t.delta[c][p] > high) + int32_t(t.delta[c][p] < low);
     thin_transmit(t, q, index, loud, changed, true);
-    for (int p = 0; p < count; ++p)
-      out[p] = Decision{loud[p] ? index[p] : 0, loud[p] && index[p] == top ? clipped[p] : 0,
-                        changed[p] != 0, false};
-    if (thin_residual(t, q, next)) {
-      int32_t again[kThin];
+    const bool rest = thin_residual(t, q, next);
+    int32_t again[kThin];
+    if (rest) {
       thin_choose(t, q, policy, again);
       thin_transmit(t, q, again, next, would, false);
-      for (int p = 0; p < count; ++p) {
-        const bool looked = loud[p] && !(index[p] == 0 && !changed[p]);
-        out[p].pending = looked && next[p] && (again[p] != 0 || would[p]);
-      }
+    }
+    for (int p = 0; p < count; ++p) {
+      if (!loud[p] || (index[p] == 0 && !changed[p] && !clipped[p])) continue;
+      const bool looked = index[p] != 0 || changed[p];
+      const bool pending = looked && rest && next[p] && (again[p] != 0 || would[p]);
+      decisions[listed++] = {
+          first + p, {index[p], index[p] == top ? clipped[p] : 0, changed[p] != 0, pending}};
     }
     close_thin(t, q, first, count, codes);
   }
+  return listed;
 }
 
 // ---------------------------------------------------------------- halves
@@ -784,6 +846,57 @@ void add_half(float* x, const uint16_t* y, int n) {
 
 #endif
 
+#if defined(__AVX512VNNI__)
+inline Lanes rounded_into(Lanes v, uint16_t* to, int n) {
+  const __m256i h = to_half(v);
+  if (to) _mm256_mask_storeu_epi16(to, first_lanes(n), h);
+  return _mm512_cvtph_ps(h);
+}
+#else
+inline Lanes rounded_into(const Lanes& v, uint16_t* to, int n) {
+  Lanes r;
+  for (int i = 0; i < 16; ++i) {
+    const uint16_t h = to_half(v.v[i]);
+    if (to && i < n) to[i] = h;
+    r.v[i] = from_half(h);
+  }
+  return r;
+}
+inline Lanes from_half(const uint16_t* x, int n) {
+  return lanewise([&](int i) { return i < n ? from_half(x[i]) : 0.0f; });
+}
+#endif
+
+void join(const Join& j) {
+  for (int k = 0; k < j.count; ++k) {
+    float* x = j.x + k * j.stride;
+    uint16_t* raw = j.raw ? j.raw[k] : nullptr;
+    uint16_t* out = j.out ? j.out[k] : nullptr;
+    for (int c = 0; c < j.channels; c += 16) {
+      const int n = j.channels - c;
+      Lanes v = rounded_into(load(x + c, n), raw ? raw + c : nullptr, n);
+      for (int o = 0; o < j.n_others; ++o)
+        v = plus(v, from_half(j.others[o * j.count + k] + c, n));
+      if (j.relu) v = above_zero(v);
+      store(x + c, rounded_into(v, out ? out + c : nullptr, n), n);
+    }
+  }
+}
+
+bool finite(const float* x, size_t n) {
+  // the exponent is all ones in NaN and infinity
+  uint32_t largest = 0;
+  const uint32_t* bits = reinterpret_cast<const uint32_t*>(x);
+#pragma omp simd reduction(max : largest)
+  for (size_t i = 0; i < n; ++i) {
+    uint32_t b;
+    memcpy(&b, bits + i, 4);
+    b &= 0x7f800000u;
+    largest = largest > b ? largest : b;
+  }
+  return largest != 0x7f800000u;
+}
+
 // ---------------------------------------------------------------- rows of floats
 
 void relu(float* x, int n) {
@@ -813,6 +926,18 @@ void blend(float* out, const float* const* rows, const float* w, int n) {
 #pragma omp simd
   for (int i = 0; i < n; ++i)
     out[i] = (a[i] * x0 + b[i] * x1) * y0 + (c[i] * x0 + d[i] * x1) * y1;
+}
+
+void blend_half(float* out, const uint16_t* const* rows, const float* w, int n) {
+  const Lanes x0 = all(w[0]), x1 = all(w[1]), y0 = all(w[2]), y1 = all(w[3]);
+  for (int i = 0; i < n; i += 16) {
+    const int left = n - i;
+    const Lanes top = plus(times(from_half(rows[0] + i, left), x0),
+                           times(from_half(rows[1] + i, left), x1));
+    const Lanes bottom = plus(times(from_half(rows[2] + i, left), x0),
+                              times(from_half(rows[3] + i, left), x1));
+    store(out + i, plus(times(top, y0), times(bottom, y1)), left);
+  }
 }
 
 void maximum(float* out, const float* x, int n) {
@@ -849,7 +974,8 @@ int compress(const uint8_t* map, int n, int first, int32_t* out) {
 const Kernels kTable = {
     RESQ_NAME(RESQ_ISA), tile, packed_bytes, pack, gemm, depthwise, quantize_frame,
     quantize_residual, thin_frame, thin_quantize, round_half, store_half, load_half,
-    add_half, relu, clamp, add, affine, blend, maximum, divide, merge, compress,
+    add_half, join, finite, relu, clamp, add, affine, blend, blend_half,
+    maximum, divide, merge, compress,
 };
 
 }  // namespace

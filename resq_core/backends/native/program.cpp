@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kNowhere = std::numeric_limits<size_t>::max();
 constexpr size_t kAlign = 64;
 constexpr int kMostRows = 48;
+constexpr int kMostJoined = 4;
 constexpr size_t kSlack = 64;  // code planes may be read this far beyond their end
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -53,7 +54,7 @@ struct Private {
   std::vector<float> rows, delta, room;
   std::vector<uint8_t> map, line;
   std::vector<int32_t> first, second;
-  std::vector<Decision> decisions;
+  std::vector<ThinDecision> decisions;
   std::vector<LayerStats> stats;
 };
 
@@ -365,29 +366,47 @@ class Frame::Worker {
     }
   }
 
-  // Hands finished rows on; up to kMostRows of them.
-  void emit(int tensor, const int32_t* which, int count, const float* rows, int stride) {
+  // A pixel, its line over all images, and its place in the line.
+  struct Spot {
+    int32_t p, line, x;
+  };
+
+  // Places of pixels in ascending order.
+  static void locate(const Tensor& t, const int32_t* which, int count, Spot* spots) {
+    int line = which[0] / t.w, start = line * t.w;
+    for (int k = 0; k < count; ++k) {
+      while (which[k] >= start + t.w) start += t.w, ++line;
+      spots[k] = {which[k], line, which[k] - start};
+    }
+  }
+
+  // Hands finished rows of ascending pixels on; up to kMostRows of them.
+  void emit(int tensor, const int32_t* which, int count, const float* rows, int stride,
+            bool kept = false) {
     const Tensor& t = program_.tensors_[size_t(tensor)];
+    if (!count) return;
+    Spot spots[kMostRows];
+    locate(t, which, count, spots);
     if (t.read && !options_.anchor) {
       Map& map = shared_.changed[size_t(tensor)];
       for (int k = 0; k < count; ++k) {
-        map.bytes[size_t(which[k])] = 1;
-        map.rows[size_t(which[k] / t.w)] = 1;
+        map.bytes[size_t(spots[k].p)] = 1;
+        map.rows[size_t(spots[k].line)] = 1;
       }
     }
-    for (int id : t.sinks) quantize(id, t, which, count, rows, stride);
-    keep(tensor, which, count, rows, stride);
+    for (int id : t.sinks) quantize(id, t, spots, count, rows, stride);
+    if (!kept) keep(tensor, which, count, rows, stride);
   }
 
   // Where a layer's plane 0 has a pixel.
-  uint8_t* place(const Layer& layer, const Tensor& t, int p) const {
-    const int line = p / t.w, n = line / t.h, y = line - n * t.h, x = p - line * t.w;
+  uint8_t* place(const Layer& layer, const Tensor& t, const Spot& s) const {
+    const int n = t.n == 1 ? 0 : s.line / t.h, y = s.line - n * t.h;
     return state_ + layer.codes +
-           ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + x + layer.left) *
+           ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + s.x + layer.left) *
                layer.stride;
   }
 
-  void quantize(int id, const Tensor& t, const int32_t* which, int count, const float* rows,
+  void quantize(int id, const Tensor& t, const Spot* spots, int count, const float* rows,
                 int stride) {
     const Layer& layer = program_.layers_[size_t(id)];
     const Quantizers& q = layer.quantizers;
@@ -395,45 +414,49 @@ class Frame::Worker {
       uint8_t* codes[kMostRows];
       float norms[kMostRows];
       uint8_t pending[kMostRows];
-      for (int k = 0; k < count; ++k) codes[k] = place(layer, t, which[k]);
+      for (int k = 0; k < count; ++k)
+        codes[k] = k && spots[k].line == spots[k - 1].line
+                       ? codes[k - 1] + (spots[k].x - spots[k - 1].x) * layer.stride
+                       : place(layer, t, spots[k]);
       kernels_.quantize_frame(q, rows, stride, count, codes, norms, pending);
       if (!options_.keeps) return;
       float* all_norms = shared_.norms[size_t(id)].data();
       uint8_t* all_pending = state_ + layer.pending;
       for (int k = 0; k < count; ++k) {
-        all_norms[which[k]] = norms[k];
-        all_pending[which[k]] = pending[k];
+        all_norms[spots[k].p] = norms[k];
+        all_pending[spots[k].p] = pending[k];
       }
       return;
     }
     const bool tracks = options_.reference == Reference::tracking;
     for (int k = 0; k < count; ++k) {
       uint8_t* codes[kMaxPlanes];
-      codes[0] = place(layer, t, which[k]);
+      codes[0] = place(layer, t, spots[k]);
       for (int i = 1; i < q.n_planes; ++i) codes[i] = codes[i - 1] + layer.plane_bytes;
-      note(id, t, which[k],
+      note(id, spots[k],
            kernels_.quantize_residual(
                q, policies_[size_t(id)], rows + ptrdiff_t(k) * stride,
                tracks ? nullptr
-                      : floats(t, base(t) + size_t(which[k]) * t.row_bytes(), own_.room.data()),
+                      : floats(t, base(t) + size_t(spots[k].p) * t.row_bytes(), own_.room.data()),
                codes, own_.delta.data()));
     }
   }
 
   // Remembers what became of a pixel of a layer's input.
-  void note(int id, const Tensor& t, int p, const Decision& d) {
+  void note(int id, const Spot& spot, const Decision& d) {
     const Layer& layer = program_.layers_[size_t(id)];
     LayerStats& stats = own_.stats[size_t(id)];
+    const size_t p = size_t(spot.p);
     ++stats.counts[d.index];
     stats.clipped += d.clipped;
-    state_[layer.pending + size_t(p)] = d.pending;
+    state_[layer.pending + p] = d.pending;
     if (options_.bits)
-      shared_.bits[size_t(id)][size_t(p)] = uint8_t(layer.quantizers.pool[d.index].bits);
+      shared_.bits[size_t(id)][p] = uint8_t(layer.quantizers.pool[d.index].bits);
     if (!d.active) return;
     ++stats.active_in;
     Map& map = shared_.active[size_t(id)];
-    map.bytes[size_t(p)] = 1;
-    map.rows[size_t(p / t.w)] = 1;
+    map.bytes[p] = 1;
+    map.rows[size_t(spot.line)] = 1;
   }
 
   // Post-operations [from, to) on rows of pixels; `stride` floats from one to the next.
@@ -580,8 +603,62 @@ class Frame::Worker {
     });
   }
 
+  // half, additions of halves, relu or not, half: the end of a residual block, in one pass.
+  bool joins(const Step& s, int from, bool with_raw) const {
+    const int n = int(s.post.size());
+    const Tensor& t = program_.tensors_[size_t(s.out)];
+    if (!t.half || n - from < 3 || s.post[size_t(from)].kind != Post::half) return false;
+    if (s.post[size_t(n - 1)].kind != Post::half) return false;
+    if (with_raw && (s.raw_post != from + 1 || !program_.tensors_[size_t(s.raw)].half)) return false;
+    int adds = 0;
+    for (int i = from + 1; i < n - 1; ++i) {
+      const PostOp& op = s.post[size_t(i)];
+      if (op.kind == Post::relu && i == n - 2) continue;
+      if (op.kind != Post::add || !program_.tensors_[size_t(op.tensor)].half) return false;
+      ++adds;
+    }
+    return adds > 0 && adds <= kMostJoined;
+  }
+
+  uint8_t* destination(int tensor) const {
+    const Tensor& t = program_.tensors_[size_t(tensor)];
+    if (t.base[int(options_.reference)] == kNowhere) return nullptr;
+    if (!overlay_) return base(t);
+    return t.read ? shared_.current[size_t(tensor)].data() : nullptr;
+  }
+
+  void join(const Step& s, int from, bool with_raw, const int32_t* which, int count, float* rows,
+            int stride, int channels) {
+    uint16_t *raws[kMostRows], *outs[kMostRows];
+    const uint16_t* others[kMostJoined * kMostRows];
+    const size_t bytes = size_t(channels) * 2;
+    const auto point = [&](int tensor, uint16_t** to) {
+      uint8_t* start = tensor < 0 ? nullptr : destination(tensor);
+      for (int k = 0; start && k < count; ++k)
+        to[k] = reinterpret_cast<uint16_t*>(start + size_t(which[k]) * bytes);
+      return start ? to : nullptr;
+    };
+    uint16_t* const* raw = point(with_raw ? s.raw : -1, raws);
+    int n = 0;
+    bool relu = false;
+    for (size_t i = size_t(from) + 1; i + 1 < s.post.size(); ++i) {
+      relu |= s.post[i].kind == Post::relu;
+      if (s.post[i].kind != Post::add) continue;
+      for (int k = 0; k < count; ++k)
+        others[n * count + k] =
+            reinterpret_cast<const uint16_t*>(stored(s.post[i].tensor, which[k]));
+      ++n;
+    }
+    // in place only after the sinks have seen the row before it
+    const bool early = options_.reference != Reference::previous || options_.anchor;
+    uint16_t* const* out = point(early ? s.out : -1, outs);
+    kernels_.join({rows, stride, count, channels, raw, others, n, relu, out});
+    emit(s.out, which, count, rows, stride, out != nullptr);
+  }
+
   void finish_rows(const Step& s, int from, const int32_t* which, int count, float* rows,
                    int stride, int channels) {
+    if (joins(s, from, false)) return join(s, from, false, which, count, rows, stride, channels);
     post(s, from, int(s.post.size()), which, count, rows, stride, channels);
     emit(s.out, which, count, rows, stride);
   }
@@ -663,9 +740,17 @@ class Frame::Worker {
       case Op::bilinear: {
         const int y0 = s.y0[size_t(y)], y1 = s.y1[size_t(y)];
         const int x0 = s.x0[size_t(x)], x1 = s.x1[size_t(x)];
-        const float* rows[4] = {at(y0, x0, 0), at(y0, x1, 1), at(y1, x0, 2), at(y1, x1, 3)};
         const float weights[4] = {s.wx0[size_t(x)], s.wx1[size_t(x)], s.wy0[size_t(y)],
                                   s.wy1[size_t(y)]};
+        if (in.half) {
+          const auto half = [&](int yy, int xx) {
+            return reinterpret_cast<const uint16_t*>(stored(input, (n * in.h + yy) * in.w + xx));
+          };
+          const uint16_t* rows[4] = {half(y0, x0), half(y0, x1), half(y1, x0), half(y1, x1)};
+          kernels_.blend_half(out, rows, weights, t.c);
+          break;
+        }
+        const float* rows[4] = {at(y0, x0, 0), at(y0, x1, 1), at(y1, x0, 2), at(y1, x1, 3)};
         kernels_.blend(out, rows, weights, t.c);
         break;
       }
@@ -724,7 +809,7 @@ class Frame::Worker {
     const Layer& layer = program_.layers_[size_t(id)];
     const float* channels[4];
     for (int c = 0; c < t.c; ++c) channels[c] = source + c * from.strides[1];
-    uint8_t* codes = place(layer, t, line * t.w);
+    uint8_t* codes = place(layer, t, {line * t.w, line, 0});
     if (options_.anchor) {
       own_.rows.resize(std::max(own_.rows.size(), size_t(t.w)));
       own_.line.resize(size_t(t.w));
@@ -736,12 +821,13 @@ class Frame::Worker {
       return;
     }
     own_.decisions.resize(size_t(t.w));
-    kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels, t.w, codes,
-                           own_.decisions.data());
-    for (int i = 0; i < t.w; ++i) {
-      const Decision& d = own_.decisions[size_t(i)];
-      if (d.index || d.active || d.pending || d.clipped) note(id, t, line * t.w + i, d);
-    }
+    if (options_.reference == Reference::tracking)  // a pixel that is left alone waits for nothing
+      std::memset(state_ + layer.pending + size_t(line) * t.w, 0, size_t(t.w));
+    const int listed = kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels,
+                                              t.w, codes, own_.decisions.data());
+    for (int i = 0; i < listed; ++i)
+      note(id, {line * t.w + own_.decisions[size_t(i)].pixel, line, 0},
+           own_.decisions[size_t(i)].decision);
   }
 
   void import_line(const Step& s, const Tensor& t, int line, const float* source,
@@ -762,10 +848,12 @@ class Frame::Worker {
         else which[moved++] = p;
       }
       emit(s.out, which, moved, own_.rows.data(), stride);
-      for (int k = 0; k < still; ++k)
+      for (int k = 0; k < still; ++k) {
+        const Spot spot{stays[k], line, stays[k] - line * t.w};
         for (int id : t.sinks)
-          quantize(id, t, stays + k, 1,
+          quantize(id, t, &spot, 1,
                    reinterpret_cast<const float*>(base(t)) + size_t(stays[k]) * t.c, t.c);
+      }
     }
   }
 
@@ -861,9 +949,12 @@ class Frame::Worker {
                 const int32_t* which, int count, int stride) {
     const uint8_t* base[64];
     float* rows = own_.rows.data();
+    Spot spots[kMostRows];
+    locate(t, which, count, spots);
     for (int k = 0; k < count; ++k) {
-      const int p = which[k], line = p / t.w, n = line / t.h;
-      const int y = (line - n * t.h) / f.out_y, x = (p - line * t.w) / f.out_x;
+      const int n = t.n == 1 ? 0 : spots[k].line / t.h;
+      int y = spots[k].line - n * t.h, x = spots[k].x;
+      if (f.out_y > 1 || f.out_x > 1) y /= f.out_y, x /= f.out_x;
       base[k] = state_ + layer.codes +
                 ((size_t(n) * layer.padded_h + size_t(y) * f.in_y) * layer.padded_w +
                  size_t(x) * f.in_x) *
@@ -871,9 +962,10 @@ class Frame::Worker {
     }
     for (int k = count; k < count + 12 && k < 64; ++k) base[k] = base[count - 1];
     const double start = now();
-    for (int plane = 0; plane < layer.quantizers.n_planes; ++plane) {
-      // a keyframe has nothing in the other planes
-      if (plane && options_.anchor) break;
+    // a keyframe has nothing in the other planes
+    const int last = options_.anchor ? 0 : layer.quantizers.n_planes - 1;
+    const bool relu = !layer.depthwise && !s.post.empty() && s.post[0].kind == Post::relu;
+    for (int plane = 0; plane <= last; ++plane) {
       if (layer.depthwise) {
         for (int k = 0; k < count; ++k)
           kernels_.depthwise({base[k], layer.offsets.data(), int(layer.offsets.size()),
@@ -887,15 +979,16 @@ class Frame::Worker {
           kernels_.gemm({base, count, segments.data(), int(segments.size()), b.packed.data(),
                          b.init.data(), b.multiplier.data(),
                          plane || b.bias.empty() ? nullptr : b.bias.data(), rows + b.first, stride,
-                         b.vectors, plane > 0});
+                         b.vectors, plane > 0, relu && plane == last});
         }
       }
       for (int k = 0; k < count; ++k) base[k] += layer.plane_bytes;
       for (int k = count; k < count + 12 && k < 64; ++k) base[k] = base[count - 1];
     }
     product_ += now() - start;
-    if (s.raw < 0) return finish_rows(s, 0, which, count, rows, stride, t.c);
-    post(s, 0, s.raw_post, which, count, rows, stride, t.c);
+    if (s.raw < 0) return finish_rows(s, relu, which, count, rows, stride, t.c);
+    if (joins(s, 0, true)) return join(s, 0, true, which, count, rows, stride, t.c);
+    post(s, relu, s.raw_post, which, count, rows, stride, t.c);
     keep(s.raw, which, count, rows, stride);
     finish_rows(s, s.raw_post, which, count, rows, stride, t.c);
   }
