@@ -304,7 +304,12 @@ inline __m128 quarter(Lanes v) {
   const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
   return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
-// Square roots of the sums over the lanes of four.
+// Square root of the sum over the lanes, added in the order of `norms4`.
+inline float norm1(Lanes v) {
+  const __m128 a = quarter(v), b = _mm_add_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_add_ss(b, _mm_movehdup_ps(b))));
+}
+// The same of four.
 inline void norms4(const Lanes* v, float* out) {
   __m128 a = quarter(v[0]), b = quarter(v[1]), c = quarter(v[2]), d = quarter(v[3]);
   _MM_TRANSPOSE4_PS(a, b, c, d);
@@ -380,14 +385,15 @@ inline Mask differ(const Lanes& a, const Lanes& b) {
 inline Lanes above_zero(const Lanes& v) {
   return lanewise([&](int i) { return v.v[i] > 0.0f ? v.v[i] : 0.0f; });
 }
-// Square roots of the sums over the lanes of four, added in the order of the wide variant.
+// Square root of the sum over the lanes, added in the order of the wide variant.
+inline float norm1(const Lanes& v) {
+  float half[8], quarter[4];
+  for (int i = 0; i < 8; ++i) half[i] = v.v[i] + v.v[i + 8];
+  for (int i = 0; i < 4; ++i) quarter[i] = half[i] + half[i + 4];
+  return sqrtf((quarter[0] + quarter[2]) + (quarter[1] + quarter[3]));
+}
 inline void norms4(const Lanes* v, float* out) {
-  for (int k = 0; k < 4; ++k) {
-    float half[8], quarter[4];
-    for (int i = 0; i < 8; ++i) half[i] = v[k].v[i] + v[k].v[i + 8];
-    for (int i = 0; i < 4; ++i) quarter[i] = half[i] + half[i + 4];
-    out[k] = sqrtf((quarter[0] + quarter[2]) + (quarter[1] + quarter[3]));
-  }
+  for (int k = 0; k < 4; ++k) out[k] = norm1(v[k]);
 }
 inline Lanes load_codes(const uint8_t* p, int n) {
   uint8_t bytes[16];
@@ -466,72 +472,66 @@ void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int c
   }
 }
 
-// δ = x − what was transmitted; whether any |δ| is above the quiet bound.
+// δ = x − what was transmitted, whether any |δ| is above the quiet bound, and ‖δ‖₂.
 inline bool residual(const Quantizers& q, const float* x, const float* against,
-                     uint8_t* const* codes, float* delta) {
-  const Lanes quiet = all(q.quiet);
+                     uint8_t* const* codes, float* delta, float* norm) {
+  const Lanes quiet = all(q.quiet), scale = all(q.plane_scale[0]);
   Mask loud = 0;
+  Lanes squares = all(0.0f);
   for (int c = 0; c < q.channels; c += 16) {
     const int n = q.channels - c;
     Lanes sent;
     if (against) {
       sent = load(against + c, n);
     } else {
-      sent = times(load_codes(codes[0] + c, n), all(q.plane_scale[0]));
+      sent = times(load_codes(codes[0] + c, n), scale);
       for (int p = 1; p < q.n_planes; ++p)
         sent = plus(sent, times(load_codes(codes[p] + c, n), all(q.plane_scale[p])));
     }
     const Lanes d = minus(load(x + c, n), sent);
     loud |= beyond(d, quiet);
+    squares = plus(squares, times(d, d));
     store(delta + c, d, 16);
   }
-  return loud != 0;
+  if (!loud) return false;
+  *norm = norm1(squares);
+  return true;
 }
 
-// Eq. 11: the first quantizer whose next one does not pay.
-inline int first_that_stays(const float* errors, int n, const Policy& policy) {
-  for (int i = 0; i + 1 < n; ++i) {
-    const float gap = errors[i] - errors[i + 1];
-    if (gap < policy.threshold || gap <= 0.0f) return i;
-  }
-  return n - 1;
-}
-
-template <int N>
-inline int choose_among(const Quantizers& q, const Policy& policy, const float* delta) {
-  constexpr int kWhole = (N + 3) / 4 * 4;
-  Lanes squares[kWhole];
-  for (int i = 0; i < kWhole; ++i) squares[i] = all(0.0f);
-  for (int c = 0; c < q.channels; c += 16) {
+// ‖δ − q(δ)‖₂, and whether q had to clamp.
+inline float error_norm(const PoolEntry& e, const float* delta, int channels, bool* clamped_any) {
+  const Lanes inverse = all(e.inverse), low = all(e.low), high = all(e.high), scale = all(e.scale);
+  Lanes squares = all(0.0f);
+  Mask outside = 0;
+  for (int c = 0; c < channels; c += 16) {
     const Lanes d = load(delta + c, 16);
-    for (int i = 0; i < N; ++i) {
-      const PoolEntry& e = q.pool[i];
-      Lanes rest = d;
-      if (e.bits) {
-        const Lanes code = rounded(between(times(d, all(e.inverse)), all(e.low), all(e.high)));
-        rest = minus(d, times(code, all(e.scale)));
-      }
-      squares[i] = plus(squares[i], times(rest, rest));
-    }
+    const Lanes steps = times(d, inverse), inside = between(steps, low, high);
+    outside |= differ(steps, inside);
+    const Lanes rest = minus(d, times(rounded(inside), scale));
+    squares = plus(squares, times(rest, rest));
   }
-  float errors[kWhole];
-  for (int i = 0; i < kWhole; i += 4) norms4(squares + i, errors + i);
-  for (int i = 0; i < N; ++i) errors[i] *= policy.gain;
-  return first_that_stays(errors, N, policy);
+  *clamped_any = outside != 0;
+  return norm1(squares);
 }
 
-int choose(const Quantizers& q, const Policy& policy, const float* delta) {
-  switch (q.n_pool) {
-    case 1: return 0;
-    case 2: return choose_among<2>(q, policy, delta);
-    case 3: return choose_among<3>(q, policy, delta);
-    case 4: return choose_among<4>(q, policy, delta);
-    case 5: return choose_among<5>(q, policy, delta);
-    case 6: return choose_among<6>(q, policy, delta);
-    case 7: return choose_among<7>(q, policy, delta);
-    case 8: return choose_among<8>(q, policy, delta);
-    default: return choose_among<9>(q, policy, delta);
+// Eq. 11: the first quantizer whose next one does not pay. `norm` is ‖δ‖₂.
+inline int choose(const Quantizers& q, const Policy& policy, const float* delta, float norm) {
+  const int last = q.n_pool - 1;
+  if (last == 0) return 0;
+  bool clamps = true;
+  float error = norm;
+  if (q.pool[0].bits) error = error_norm(q.pool[0], delta, q.channels, &clamps);
+  error *= policy.gain;
+  for (int i = 0; i < last; ++i) {
+    if (error < policy.threshold) return i;  // the next one's error is not below zero
+    // one of the same scale gives the same codes where nothing is clamped: nothing gained
+    if (!clamps && q.pool[i + 1].scale == q.pool[i].scale) return i;
+    const float next = error_norm(q.pool[i + 1], delta, q.channels, &clamps) * policy.gain;
+    const float gap = error - next;
+    if (gap < policy.threshold || gap <= 0.0f) return i;
+    error = next;
   }
+  return last;
 }
 
 // What adding the codes of δ to their plane, which saturates at int8, does.
@@ -572,16 +572,17 @@ int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
 Decision quantize_residual(const Quantizers& q, const Policy& policy, const float* x,
                            const float* against, uint8_t* const* codes, float* scratch) {
   Decision d{0, 0, false, false};
-  if (!residual(q, x, against, codes, scratch)) return d;
-  d.index = choose(q, policy, scratch);
+  float norm;
+  if (!residual(q, x, against, codes, scratch, &norm)) return d;
+  d.index = choose(q, policy, scratch, norm);
   const PoolEntry& entry = q.pool[d.index];
   if (d.index == q.n_pool - 1) d.clipped = count_beyond(q, entry, scratch);
   const Sent sent = transmit(q, entry, scratch, codes[entry.plane], true);
   d.active = sent.changed;
   if (against || (d.index == 0 && !d.active) || !sent.rest) return d;
   // what would the next frame do if the input stayed as it is?
-  if (!residual(q, x, nullptr, codes, scratch)) return d;
-  const int next = choose(q, policy, scratch);
+  if (!residual(q, x, nullptr, codes, scratch, &norm)) return d;
+  const int next = choose(q, policy, scratch, norm);
   const PoolEntry& again = q.pool[next];
   d.pending = next != 0 || transmit(q, again, scratch, codes[again.plane], false).changed;
   return d;
@@ -597,6 +598,13 @@ struct Thin {
   float x[4][kThin], delta[4][kThin];
   int32_t codes[4][kThin];  // signed
 };
+
+inline bool any_of(const int32_t* flags) {
+  int32_t any = 0;
+#pragma omp simd reduction(| : any)
+  for (int p = 0; p < kThin; ++p) any |= flags[p];
+  return any != 0;
+}
 
 inline void open_thin(Thin& t, const Quantizers& q, const float* const* channels, int first,
                       int count, const uint8_t* codes) {
@@ -668,38 +676,48 @@ inline bool thin_residual(Thin& t, const Quantizers& q, int32_t* loud) {
       loud[p] |= int32_t(fabsf(t.delta[c][p]) > q.quiet);
     }
   }
-  int32_t any = 0;
-#pragma omp simd reduction(| : any)
-  for (int p = 0; p < kThin; ++p) any |= loud[p];
-  return any != 0;
+  return any_of(loud);
 }
 
-inline void thin_choose(const Thin& t, const Quantizers& q, const Policy& policy, int32_t* index) {
-  const int last = q.n_pool - 1;
-  for (int p = 0; p < kThin; ++p) index[p] = last;
-  if (last == 0) return;
-  float above[kThin], error[kThin];
-  for (int i = last; i >= 0; --i) {
-    const PoolEntry e = q.pool[i];
-    float squares[kThin] = {};
-    for (int c = 0; c < q.channels; ++c) {
+inline void thin_error(const Thin& t, const Quantizers& q, const Policy& policy,
+                       const PoolEntry& e, float* error) {
+  float squares[kThin] = {};
+  for (int c = 0; c < q.channels; ++c) {
+    if (e.bits) {
 #pragma omp simd
       for (int p = 0; p < kThin; ++p) {
         const float d = t.delta[c][p];
         const float rest = d - code_of(d, e.inverse, e.low, e.high) * e.scale;
         squares[p] += rest * rest;
       }
-    }
+    } else {
 #pragma omp simd
-    for (int p = 0; p < kThin; ++p) error[p] = sqrtf(squares[p]) * policy.gain;
-    if (i < last) {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) {
-        const float gap = error[p] - above[p];
-        index[p] = (gap < policy.threshold) | (gap <= 0.0f) ? i : index[p];
-      }
+      for (int p = 0; p < kThin; ++p) squares[p] += t.delta[c][p] * t.delta[c][p];
     }
-    memcpy(above, error, sizeof above);
+  }
+#pragma omp simd
+  for (int p = 0; p < kThin; ++p) error[p] = sqrtf(squares[p]) * policy.gain;
+}
+
+// Eq. 11 for every pixel: those still `open` go on to the next quantizer.
+inline void thin_choose(const Thin& t, const Quantizers& q, const Policy& policy,
+                        const int32_t* loud, int32_t* index) {
+  for (int p = 0; p < kThin; ++p) index[p] = 0;
+  if (q.n_pool == 1) return;
+  float error[kThin], next[kThin];
+  int32_t open[kThin];
+  thin_error(t, q, policy, q.pool[0], error);
+#pragma omp simd
+  for (int p = 0; p < kThin; ++p) open[p] = loud[p] & int32_t(!(error[p] < policy.threshold));
+  for (int i = 0; i + 1 < q.n_pool && any_of(open); ++i) {
+    thin_error(t, q, policy, q.pool[i + 1], next);
+#pragma omp simd
+    for (int p = 0; p < kThin; ++p) {
+      const float gap = error[p] - next[p];
+      open[p] &= int32_t(!((gap < policy.threshold) | (gap <= 0.0f)));
+      index[p] += open[p];
+    }
+    memcpy(error, next, sizeof error);
   }
 }
 
@@ -735,7 +753,8 @@ int thin_quantize(const Quantizers& q, const Policy& policy, const float* const*
     const int count = pixels - first < kThin ? pixels - first : kThin;
     open_thin(t, q, channels, first, count, codes);
     if (!thin_residual(t, q, loud)) continue;
-    thin_choose(t, q, policy, index);
+    thin_choose(t, q, policy, loud, index);
+    if (q.n_pool > 1 && !q.pool[0].bits && !any_of(index)) continue;  // left alone, all of them
     int32_t clipped[kThin] = {};
     if (q.pool[top].bits)
       for (int c = 0; c < q.channels; ++c)
@@ -745,7 +764,7 @@ int thin_quantize(const Quantizers& q, const Policy& policy, const float* const*
     const bool rest = thin_residual(t, q, next);
     int32_t again[kThin];
     if (rest) {
-      thin_choose(t, q, policy, again);
+      thin_choose(t, q, policy, next, again);
       thin_transmit(t, q, again, next, would, false);
     }
     for (int p = 0; p < count; ++p) {
