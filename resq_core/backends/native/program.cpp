@@ -254,7 +254,8 @@ Frame::Frame(std::shared_ptr<Program> program, uint8_t* state, const FrameOption
     const Layer& layer = p.layers_[i];
     const Tensor& t = p.tensors_[size_t(layer.tensor)];
     if (options_.bits && !options_.anchor)
-      s.bits[i].assign(size_t(t.pixels()), uint8_t(layer.quantizers.pool[0].bits));
+      s.bits[i].assign(size_t(t.pixels()),
+                       uint8_t(options_.refresh ? 0 : layer.quantizers.pool[0].bits));
     if (options_.anchor && options_.keeps) s.norms[i].resize(size_t(t.pixels()));
     if (options_.anchor) {
       uint8_t* codes = state_ + layer.codes;
@@ -428,6 +429,13 @@ class Frame::Worker {
       }
       return;
     }
+    if (options_.refresh) {
+      for (int k = 0; k < count; ++k) {
+        const Refreshed r = kernels_.refresh(q, rows + ptrdiff_t(k) * stride, place(layer, t, spots[k]));
+        note(id, spots[k], {0, 0, r.active, r.pending, false});
+      }
+      return;
+    }
     const bool tracks = options_.reference == Reference::tracking;
     for (int k = 0; k < count; ++k) {
       uint8_t* codes[kMaxPlanes];
@@ -449,10 +457,12 @@ class Frame::Worker {
     const size_t p = size_t(spot.p);
     ++stats.counts[d.index];
     stats.clipped += d.clipped;
-    state_[layer.pending + p] = d.pending;
-    if (options_.bits)
+    state_[layer.pending + p] = uint8_t(d.pending * kPending | d.stale * kStale);
+    if (options_.bits && !options_.refresh)
       shared_.bits[size_t(id)][p] = uint8_t(layer.quantizers.pool[d.index].bits);
     if (!d.active) return;
+    if (options_.bits && options_.refresh)
+      shared_.bits[size_t(id)][p] = uint8_t(layer.quantizers.frame_bits);
     ++stats.active_in;
     Map& map = shared_.active[size_t(id)];
     map.bytes[p] = 1;
@@ -508,8 +518,9 @@ class Frame::Worker {
 
   void mark_pending(const Tensor& t, uint8_t* map) {
     if (options_.reference != Reference::tracking) return;
+    const uint8_t bits = options_.refresh ? kPending | kStale : kPending;
     for (int id : t.sinks)
-      kernels_.merge(map, state_ + program_.layers_[size_t(id)].pending, t.pixels());
+      kernels_.merge_bits(map, state_ + program_.layers_[size_t(id)].pending, bits, t.pixels());
   }
 
   int list(const uint8_t* map, int n, std::vector<int32_t>& out) {
@@ -821,10 +832,13 @@ class Frame::Worker {
       return;
     }
     own_.decisions.resize(size_t(t.w));
-    if (options_.reference == Reference::tracking)  // a pixel that is left alone waits for nothing
-      std::memset(state_ + layer.pending + size_t(line) * t.w, 0, size_t(t.w));
-    const int listed = kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels,
-                                              t.w, codes, own_.decisions.data());
+    uint8_t* marks = state_ + layer.pending + size_t(line) * t.w;
+    const int listed =
+        options_.refresh
+            ? kernels_.thin_refresh(layer.quantizers, channels, t.w, codes, marks,
+                                    own_.decisions.data())
+            : kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels, t.w, codes,
+                                     marks, own_.decisions.data());
     for (int i = 0; i < listed; ++i)
       note(id, {line * t.w + own_.decisions[size_t(i)].pixel, line, 0},
            own_.decisions[size_t(i)].decision);
