@@ -429,9 +429,15 @@ class Frame::Worker {
       }
       return;
     }
+    uint8_t* first[kMostRows];
+    for (int k = 0; k < count; ++k) {
+      first[k] = place(layer, t, spots[k]);
+      // scattered rows: all on their way before the first is needed
+      for (int at = 0; at < layer.stride; at += 64) __builtin_prefetch(first[k] + at, 1);
+    }
     if (options_.refresh) {
       for (int k = 0; k < count; ++k) {
-        const Refreshed r = kernels_.refresh(q, rows + ptrdiff_t(k) * stride, place(layer, t, spots[k]));
+        const Refreshed r = kernels_.refresh(q, rows + ptrdiff_t(k) * stride, first[k]);
         note(id, spots[k], {0, 0, r.active, r.pending, false});
       }
       return;
@@ -439,7 +445,7 @@ class Frame::Worker {
     const bool tracks = options_.reference == Reference::tracking;
     for (int k = 0; k < count; ++k) {
       uint8_t* codes[kMaxPlanes];
-      codes[0] = place(layer, t, spots[k]);
+      codes[0] = first[k];
       for (int i = 1; i < q.n_planes; ++i) codes[i] = codes[i - 1] + layer.plane_bytes;
       note(id, spots[k],
            kernels_.quantize_residual(
@@ -645,8 +651,10 @@ class Frame::Worker {
     const size_t bytes = size_t(channels) * 2;
     const auto point = [&](int tensor, uint16_t** to) {
       uint8_t* start = tensor < 0 ? nullptr : destination(tensor);
-      for (int k = 0; start && k < count; ++k)
+      for (int k = 0; start && k < count; ++k) {
         to[k] = reinterpret_cast<uint16_t*>(start + size_t(which[k]) * bytes);
+        __builtin_prefetch(to[k], 1);
+      }
       return start ? to : nullptr;
     };
     uint16_t* const* raw = point(with_raw ? s.raw : -1, raws);
@@ -655,9 +663,11 @@ class Frame::Worker {
     for (size_t i = size_t(from) + 1; i + 1 < s.post.size(); ++i) {
       relu |= s.post[i].kind == Post::relu;
       if (s.post[i].kind != Post::add) continue;
-      for (int k = 0; k < count; ++k)
+      for (int k = 0; k < count; ++k) {
         others[n * count + k] =
             reinterpret_cast<const uint16_t*>(stored(s.post[i].tensor, which[k]));
+        __builtin_prefetch(others[n * count + k]);
+      }
       ++n;
     }
     // in place only after the sinks have seen the row before it
