@@ -326,6 +326,24 @@ def _settle(module: nn.Module) -> None:
             nn.init.uniform_(part.running_var, 0.5, 2.0)
 
 
+def rounds_alike(network: nn.Module) -> bool:
+    """Every op gives the same last bit in torch and in native code.
+
+    torch's resize and mean add up in an order that depends on memory layout and processor, and
+    what is not known natively may round by layout too; after them a code at a tie can differ.
+    """
+    return not any(
+        isinstance(part, nn.AdaptiveAvgPool2d | nn.GELU | nn.Sigmoid | nn.Softmax)
+        or (isinstance(part, Op) and part.name.startswith(("bilinear", "x · sigmoid")))
+        for part in network.modules()
+    )
+
+
+def places_rows(network: nn.Module) -> bool:
+    """A linear layer takes [N, H, W, C], rows that have places in the frame."""
+    return any(isinstance(part, Tokens) and not part.flat for part in network.modules())
+
+
 # ---- how it runs
 
 PRECISIONS = [
@@ -424,28 +442,38 @@ def leaves(output: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
-def assert_same(expected: StepResult, got: StepResult, relative: float = 1e-5) -> None:
-    """The same outputs within `relative` of their largest value, and the same account of it."""
+def assert_same(expected: StepResult, got: StepResult, bit_map: bool = True) -> None:
+    """The same outputs to 1e-5 of their largest value, and the same account of the frame.
+
+    Args:
+        expected, got: with reports by layer.
+        bit_map: compare that too.
+    """
     assert (got.is_anchor, got.reason) == (expected.is_anchor, expected.reason)
-    for i, (a, b) in enumerate(zip(leaves(expected.output), leaves(got.output), strict=True)):
-        assert a.shape == b.shape
-        worst = (a - b).abs().max().item() / max(a.abs().max().item(), 1e-30)
-        assert worst <= relative, f"output {i} differs by {worst:.1e} at frame {expected.index}"
+    worst = output_difference(expected, got)
+    assert worst <= 1e-5, f"an output differs by {worst:.1e} at frame {expected.index}"
     assert expected.layers is not None
     assert got.layers is not None
     for x, y in zip(expected.layers, got.layers, strict=True):
         assert (x.name, x.macs, x.policy_bops) == (y.name, y.macs, y.policy_bops)
-        for what in (
-            "mean_bits",
-            "active_fraction",
-            "clipped_fraction",
-            "input_active_fraction",
-        ):
+        for what in ("mean_bits", "active_fraction", "clipped_fraction", "input_active_fraction"):
             a, b = getattr(x, what), getattr(y, what)
             assert abs(a - b) <= 1e-6 * max(1.0, abs(a)), (
                 f"{what} of layer {x.name} is {b}, expected {a}, at frame {expected.index}"
             )
         assert abs(x.bops - y.bops) <= 1 + 1e-6 * x.bops
-    assert (expected.bit_map is None) == (got.bit_map is None)
-    if expected.bit_map is not None and got.bit_map is not None:
-        assert (expected.bit_map - got.bit_map).abs().max().item() <= 1e-4
+    if bit_map:
+        assert expected.bit_map is not None
+        assert got.bit_map is not None
+        gap = (expected.bit_map - got.bit_map).abs().max().item()
+        assert gap <= 1e-4, f"the bit map differs by {gap} bits at frame {expected.index}"
+
+
+def output_difference(expected: StepResult, got: StepResult) -> float:
+    """The largest difference, as a share of the largest value of its output."""
+    worst = 0.0
+    for a, b in zip(leaves(expected.output), leaves(got.output), strict=True):
+        assert a.shape == b.shape
+        gap, largest = (a - b).abs().max().item(), a.abs().max().item()
+        worst = max(worst, gap / max(largest, 1e-30))
+    return worst
