@@ -290,7 +290,11 @@ def networks(draw: Draw) -> Network:
                 first = 2 if kind == "cat" else 1  # dimensions that have to agree
                 like = values[reads[0]].shape[first:]
                 reads.append(
-                    draw(st.sampled_from([i for i, v in enumerate(values) if v.shape[first:] == like]))
+                    draw(
+                        st.sampled_from(
+                            [i for i, v in enumerate(values) if v.shape[first:] == like]
+                        )
+                    )
                 )
                 if draw(st.booleans()):
                     reads.reverse()
