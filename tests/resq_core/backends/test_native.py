@@ -124,6 +124,10 @@ def test_drawn_networks() -> None:
     assert tied[0] <= max(1, ran[0] // 10)
 
 
+def test_a_network_without_layers() -> None:
+    run_both(Network([(1, 3, 9, 11)], [(nn.ReLU(), (0,))], [1]).eval(), COURSE)
+
+
 @pytest.mark.xfail(
     strict=True, reason="native spreads the bits of a linear layer on [N, H, W, C] over the map"
 )
@@ -387,19 +391,28 @@ def test_the_extension_by_itself_runs_a_frame() -> None:
         (ValueError, "needs a state", lambda r: r.frame(None, anchor=False)),
         (ValueError, "reference is 0 to 2", lambda r: r.frame(r.state(), reference=3)),
         (ValueError, "a threshold per layer", lambda r: r.frame(r.state(), thresholds=[])),
-        (TypeError, "incompatible", lambda r: r.frame(r.state().view(np.int8))),
-        (TypeError, "incompatible", lambda r: r.frame(r.state().view(np.float32))),
-        (TypeError, "incompatible", lambda r: r.frame(r.state()[::2])),
-        (TypeError, "incompatible", lambda r: r.frame(r.state().reshape(-1, 64))),
+        (TypeError, "arguments", lambda r: r.frame(r.state().view(np.int8))),
+        (TypeError, "arguments", lambda r: r.frame(r.state().view(np.float32))),
+        (TypeError, "arguments", lambda r: r.frame(r.state()[::2])),
+        (TypeError, "arguments", lambda r: r.frame(r.state().reshape(-1, 64))),
+        (
+            TypeError,
+            "arguments",
+            lambda r: r.frame(r.state()).read(r.output, np.empty((1, 2, 4, 5))),
+        ),
         (RuntimeError, "not bound", lambda r: r.frame(r.state()).run(0, 2)),
         (IndexError, "out of range", lambda r: r.frame(r.state()).run(0, 3)),
         (IndexError, "out of range", lambda r: r.frame(r.state()).run(-1, 1)),
         (ValueError, "another shape", lambda r: r.run(r.state(), IMAGE[..., :4])),
         (ValueError, "another shape", lambda r: r.run(r.state(), IMAGE.repeat(2, 0))),
-        (TypeError, "incompatible", lambda r: r.run(r.state(), IMAGE.astype(np.float64))),
-        (TypeError, "incompatible", lambda r: r.run(r.state(), IMAGE[0])),
-        (IndexError, "", lambda r: r.frame(r.state()).bind(9, IMAGE)),
-        (IndexError, "", lambda r: r.frame(r.state()).read(9, np.empty((1, 2, 4, 5), np.float32))),
+        (TypeError, "arguments", lambda r: r.run(r.state(), IMAGE.astype(np.float64))),
+        (TypeError, "arguments", lambda r: r.run(r.state(), IMAGE[0])),
+        (IndexError, "range", lambda r: r.frame(r.state()).bind(9, IMAGE)),
+        (
+            IndexError,
+            "range",
+            lambda r: r.frame(r.state()).read(9, np.empty((1, 2, 4, 5), np.float32)),
+        ),
         (
             ValueError,
             "another size",
