@@ -109,7 +109,7 @@ def test_drawn_networks() -> None:
         st.sampled_from(["aligned", "free"]),
         st.sampled_from(["channel", "tensor"]),
     )
-    @drawn(20)
+    @drawn(15)
     def draw(network: Network, course: Course, grid: str, granularity: str) -> None:
         note(repr(network))
         ran[0] += 1
@@ -226,7 +226,7 @@ def test_interleaved_streams_do_not_meet(everything: QuantizedModel) -> None:
         (everything.with_precision(precision), reference)
         for precision in PRECISIONS
         for reference in ("tracking", "keyframe", "previous")
-    ] * 2
+    ]
     clips = [moving_clip(8, seed) for seed in range(len(settings_))]
     alone = [
         play(model.stream(reference=reference), clip)
