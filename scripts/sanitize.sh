@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The native backend's tests under AddressSanitizer and UndefinedBehaviorSanitizer (Linux).
 # The sanitized extension goes into a copy of the tree, so the installed one stays as it is.
-# Arguments go to pytest; RESQ_EXAMPLES says how many networks are drawn.
+# Arguments go to pytest, e.g. -k; RESQ_EXAMPLES says how many networks are drawn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 VENV="${VENV:-.venv}"
@@ -24,9 +24,9 @@ cmake -S "$COPY" -B build/sanitize/objects -G Ninja -DRESQ_SANITIZE=ON \
 cmake --build build/sanitize/objects
 
 cd "$COPY"
-[ $# -gt 0 ] || set -- tests/resq_core/backends/test_native.py
 # Python frees little at its end, and torch's libraries leak on purpose
 env LD_PRELOAD="$("$CXX" -print-file-name=libasan.so):$("$CXX" -print-file-name=libstdc++.so.6)" \
   ASAN_OPTIONS="detect_leaks=0:abort_on_error=1" UBSAN_OPTIONS="print_stacktrace=1" \
   PYTHONPATH="$COPY" RESQ_EXAMPLES="${RESQ_EXAMPLES:-10}" \
-  "$PYTHON" -m pytest --timeout=1200 -p no:cacheprovider "$@"
+  "$PYTHON" -m pytest --timeout=1200 -p no:cacheprovider \
+  tests/resq_core/backends/test_native.py "$@"
