@@ -36,7 +36,10 @@ class FrameRun:
 
 
 class Executor(Protocol):
-    """Runs frames of the shapes that it was made for. Immutable; any number of threads use it."""
+    """Runs frames of the shapes that it was made for. Immutable; any number of threads use it.
+
+    Inputs and outputs are the caller's, who may write into both afterwards.
+    """
 
     @property
     def backend(self) -> str:

@@ -6,7 +6,7 @@ The graph keeps no state: all that changes from frame to frame lives in `StreamS
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from resq_core.linear_op import LinearOp
 
-__all__ = ["Call", "Graph", "Ref", "RunLinear", "resolve"]
+__all__ = ["Call", "Graph", "Ref", "RunLinear", "resolve", "slots_in", "with_frees"]
 
 RunLinear = Callable[[LinearOp, Tensor], Tensor]
 """Computes a layer's output, bias included."""
@@ -112,3 +112,19 @@ def resolve(value: Any, env: list[Any]) -> Any:
     if isinstance(value, dict):
         return {k: resolve(v, env) for k, v in value.items()}
     return value
+
+
+def slots_in(value: Any) -> list[int]:
+    """The slots of every `Ref` in a nest of arguments, in order."""
+    return [leaf.slot for leaf in pytree.tree_leaves(value) if isinstance(leaf, Ref)]
+
+
+def with_frees(calls: Sequence[Call], outputs: tuple[Any, ...], n_inputs: int) -> tuple[Call, ...]:
+    """Note with each call the values that nothing reads after it."""
+    kept = {*slots_in(outputs), *range(n_inputs)}
+    result: list[Call] = []
+    for call in reversed(calls):
+        read = set(slots_in((call.args, call.kwargs)))
+        result.append(replace(call, frees=tuple(sorted((read | {call.slot}) - kept - {call.slot}))))
+        kept |= read
+    return tuple(reversed(result))

@@ -19,7 +19,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from resq_core.errors import CaptureError
-from resq_core.graph import Call, Graph, Ref
+from resq_core.graph import Call, Graph, Ref, with_frees
 from resq_core.linear_op import LinearOp
 from resq_core.matching import Match, fold_batch_norm, match_layer
 
@@ -71,7 +71,7 @@ class _Lowering:
         out_spec = self._program.call_spec.out_spec
         if out_spec is None:
             raise CaptureError("the model returns nothing; expected at least one tensor")
-        calls = _with_frees(self._calls, outputs, len(self._shapes))
+        calls = with_frees(self._calls, outputs, len(self._shapes))
         return Graph(
             calls, self._n_slots, outputs, out_spec, tuple(self._ops), self._macs, self._shapes
         )
@@ -238,19 +238,3 @@ def _is_fixed(shape: torch.Size | None) -> bool:
 def _is_float32(value: Any) -> bool:
     traced = value.meta.get("val") if isinstance(value, Node) else None
     return isinstance(traced, Tensor) and traced.dtype == torch.float32
-
-
-def _with_frees(calls: list[Call], outputs: tuple[Any, ...], n_inputs: int) -> tuple[Call, ...]:
-    """Note with each call the values that nothing reads after it."""
-    kept = {leaf.slot for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Ref)}
-    kept.update(range(n_inputs))
-    result: list[Call] = []
-    for call in reversed(calls):
-        read = {
-            leaf.slot
-            for leaf in pytree.tree_leaves((call.args, call.kwargs))
-            if isinstance(leaf, Ref)
-        }
-        result.append(replace(call, frees=tuple(sorted((read | {call.slot}) - kept - {call.slot}))))
-        kept |= read
-    return tuple(reversed(result))

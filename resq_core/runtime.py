@@ -20,6 +20,7 @@ from resq_core.encodings import Encodings, Granularity, Role, Slot
 from resq_core.executor import Executor, FrameRun, bit_map_cells
 from resq_core.graph import Graph
 from resq_core.graph_cache import GraphCache
+from resq_core.half_storage import with_half_storage
 from resq_core.linear_op import LinearOp
 from resq_core.policy import Policy
 from resq_core.precision import Precision
@@ -116,6 +117,7 @@ class Runtime:
                 return found
         graph = self._graphs.graph(inputs)
         layers = {op.name: self._quantizers(op) for op in graph.ops}
+        graph = with_half_storage(graph, layers.values(), inputs)
         made = graph, executor_for(self._backend, graph, layers, inputs)
         with self._lock:
             self._executors[shapes] = made

@@ -199,7 +199,7 @@ class Stream:
         """
         if self._closed:
             raise StreamClosedError("the stream is closed; open a new one")
-        inputs = tuple(t.detach().clone() for t in check_inputs(x))
+        inputs = tuple(t.detach() for t in check_inputs(x))
         reason = self._anchor_reason(inputs, anchor)
         try:
             with torch.no_grad():
@@ -231,8 +231,6 @@ class Stream:
             run = runtime.run_residual(inputs, state, options.reference, options.policy, bit_map)
         else:
             return runtime.run_nothing(inputs, _copy(state.output), bit_map)
-        # the caller may write into what it gets; state must not see that
-        run.output = _copy(run.output)
         if self._precision.is_hold:
             state.output = _copy(run.output)
         return run

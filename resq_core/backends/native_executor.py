@@ -186,6 +186,10 @@ class NativeExecutor:
         for slot in self._outputs:
             if slot in plan.tensors and env[slot] is None:
                 env[slot] = self._read(frame, slot)
+        for i, slot in enumerate(self._outputs):  # what torch made may share memory with an input
+            outside = slot not in plan.tensors or slot in self._outputs[:i]
+            if outside and isinstance(env[slot], Tensor):
+                env[slot] = env[slot].clone()
         leaves = list(resolve(self._graph.outputs, env))
         return pytree.tree_unflatten(leaves, self._graph.out_spec)
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from resq_core.graph import Call, Graph, Ref
+from resq_core.graph import Call, Graph, Ref, slots_in
+from resq_core.half_storage import round_to_half
 from resq_core.linear_op import Kind, LinearOp
 from resq_core.quantizer import code_range
 from resq_core.residual import LayerQuantizers
@@ -106,7 +106,7 @@ class _Node:
     """One op on its way into a step."""
 
     call: Call
-    kind: str  # a step, or a post-operation: relu, clamp, affine, add
+    kind: str  # a step, or a post-operation: relu, clamp, affine, add, half
     inputs: tuple[int, ...]  # slots
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -169,8 +169,8 @@ class _Planner:
         self._step_names: list[str] = []
 
     def plan(self) -> NativePlan:
-        outputs = set(_slots(self._graph.outputs))
-        for slots in [_slots((c.args, c.kwargs)) for c in self._graph.calls] + [list(outputs)]:
+        outputs = set(slots_in(self._graph.outputs))
+        for slots in [slots_in((c.args, c.kwargs)) for c in self._graph.calls] + [list(outputs)]:
             for slot in slots:
                 self._readers[slot] = self._readers.get(slot, 0) + 1
         self._outputs = outputs
@@ -211,7 +211,7 @@ class _Planner:
                 )
             return _Node(call, "conv", (x.slot,))
         match = _NATIVE.get(call.target)
-        rows = not self._rows.isdisjoint(_slots((call.args, call.kwargs)))
+        rows = not self._rows.isdisjoint(slots_in((call.args, call.kwargs)))
         if match is None or rows or self._shapes[call.slot] is None:
             return None
         made = match(call, self._shapes)
@@ -228,7 +228,7 @@ class _Planner:
     # ---- chains
 
     def _native(self, node: _Node) -> None:
-        if node.kind not in ("relu", "clamp", "affine", "add"):
+        if node.kind not in ("relu", "clamp", "affine", "add", "half"):
             for slot in node.inputs:
                 self._need(slot, rows=_is_linear(node))
             self._open[node.call.slot] = _Chain(node)
@@ -280,13 +280,13 @@ class _Planner:
             raise UnplannableError(f"a value of shape {shape} enters as an image")
         if rows:
             self._rows.add(slot)
-        self._ids[slot] = self._add_tensor(slot)
+        self._ids[slot] = self._add_tensor(slot, half=False)
         index = self._emit(self._step_type("import", [], self._ids[slot]), "import")
         self._items.insert(len(self._items) - 1, Import(slot, index, rows))
 
-    def _add_tensor(self, slot: int) -> int:
+    def _add_tensor(self, slot: int, half: bool) -> int:
         n, c, h, w = self._pixels(slot)
-        return int(self._program.add_tensor(n, h, w, c))
+        return int(self._program.add_tensor(n, h, w, c, half))
 
     def _pixels(self, slot: int) -> tuple[int, int, int, int]:
         shape = self._shape(slot)
@@ -308,7 +308,7 @@ class _Planner:
     def _close(self, slot: int) -> None:
         """Turn a chain into a step."""
         chain = self._open.pop(slot)
-        out = self._ids[slot] = self._add_tensor(slot)
+        out = self._ids[slot] = self._add_tensor(slot, _ends_half(chain.posts))
         head = chain.head
         inputs = [self._ids[s] for s in head.inputs]
         if head.kind == "conv":
@@ -322,16 +322,17 @@ class _Planner:
             if "window" in head.options:
                 step.window(*head.options["window"])
         kept = False
-        for node, other in zip(chain.posts, chain.others, strict=True):
+        for i, (node, other) in enumerate(zip(chain.posts, chain.others, strict=True)):
             if node.kind == "add":
                 assert other is not None
                 if head.kind == "conv" and not kept:
-                    n, c, h, w = self._pixels(slot)
-                    step.keep_raw(int(self._program.add_tensor(n, h, w, c)))
+                    step.keep_raw(self._add_tensor(slot, _ends_half(chain.posts[:i])))
                     kept = True
                 step.add(self._ids[other])
             elif node.kind == "relu":
                 step.relu()
+            elif node.kind == "half":
+                step.half()
             elif node.kind == "clamp":
                 step.clamp(*node.options["bounds"])
             else:
@@ -342,7 +343,7 @@ class _Planner:
 
     def _torch(self, call: Call) -> None:
         reads = []
-        for slot in _slots((call.args, call.kwargs)):
+        for slot in slots_in((call.args, call.kwargs)):
             if slot in self._open:
                 self._close(slot)
             if slot in self._ids:
@@ -403,8 +404,8 @@ class _Planner:
         return index
 
 
-def _slots(value: Any) -> list[int]:
-    return [leaf.slot for leaf in pytree.tree_leaves(value) if isinstance(leaf, Ref)]
+def _ends_half(posts: Sequence[_Node]) -> bool:
+    return bool(posts) and posts[-1].kind == "half"
 
 
 def _is_linear(node: _Node) -> bool:
@@ -564,6 +565,10 @@ def _relu(call: Call, shapes: _Shapes) -> _Made | None:
     return ("relu", (call.args[0].slot,), {}) if _image(call.args[0], shapes) else None
 
 
+def _half(call: Call, shapes: _Shapes) -> _Made | None:
+    return ("half", (call.args[0].slot,), {}) if _image(call.args[0], shapes) else None
+
+
 def _hardtanh(call: Call, shapes: _Shapes) -> _Made | None:
     low, high = _argument(call, 1, "min_val", -1.0), _argument(call, 2, "max_val", 1.0)
     return _bounded(call, low, high, shapes)
@@ -695,6 +700,7 @@ def _mean_pool(call: Call, shapes: _Shapes) -> _Made | None:
 
 _NATIVE: dict[Any, Callable[[Call, _Shapes], _Made | None]] = {
     _aten.relu.default: _relu,
+    round_to_half: _half,
     _aten.hardtanh.default: _hardtanh,
     _aten.relu6.default: lambda call, shapes: _bounded(call, 0.0, 6.0, shapes),
     _aten.clamp.default: _clamp,

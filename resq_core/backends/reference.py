@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from resq_core.bops import LayerReport, policy_cost
 from resq_core.executor import FrameRun, bit_map_cells
@@ -92,7 +93,9 @@ class _Recorder:
             self._note(layer, result)
             return result.z
 
-        output = self._graph.run(self._inputs, linear)
+        # copies: the state keeps values of the graph, and the caller owns both ends of it
+        output = self._graph.run([x.clone() for x in self._inputs], linear)
+        output = pytree.tree_map_only(Tensor, torch.clone, output)
         macs = sum(r.macs for r in self._reports)
         bit_map = None if self._map is None else self._map / max(macs, 1)
         return FrameRun(output, tuple(self._reports), bit_map)

@@ -35,6 +35,7 @@ struct Gemm {
   ptrdiff_t stride;  // floats from one row of `out` to the next; its rows go up to a whole tile
   int vectors;
   bool accumulate;
+  bool relu;  // max(·, 0) at the end
 };
 
 // One channel in, one channel out, per channel.
@@ -78,6 +79,23 @@ struct Decision {
   bool pending;  // the next frame must look again although the input may stay
 };
 
+struct ThinDecision {
+  int pixel;
+  Decision decision;
+};
+
+// What an addition is made of: out = half(relu(half(x) + other + …)), row by row.
+struct Join {
+  float* x;  // [count] rows; holds the result
+  ptrdiff_t stride;
+  int count, channels;
+  uint16_t* const* raw;           // where half(x) goes; null: nowhere
+  const uint16_t* const* others;  // [n_others][count]
+  int n_others;
+  bool relu;
+  uint16_t* const* out;  // where the result goes; null: nowhere
+};
+
 struct Kernels {
   const char* name;
   // Pixels that one call of the inner loop computes; `Gemm::out` is written in whole tiles.
@@ -97,17 +115,28 @@ struct Kernels {
   Decision (*quantize_residual)(const Quantizers&, const Policy&, const float* x,
                                 const float* against, uint8_t* const* codes, float* scratch);
   // The two for pixels of up to 4 channels in separate pictures, with one plane of 4 bytes a
-  // pixel; the second for `tracking`.
+  // pixel; the second for `tracking`: it lists the pixels that were not
+  // simply left alone, and returns how many.
   void (*thin_frame)(const Quantizers&, const float* const* channels, int pixels, uint8_t* codes,
                      float* norms, uint8_t* pending);
-  void (*thin_quantize)(const Quantizers&, const Policy&, const float* const* channels, int pixels,
-                        uint8_t* codes, Decision* decisions);
+  int (*thin_quantize)(const Quantizers&, const Policy&, const float* const* channels, int pixels,
+                       uint8_t* codes, ThinDecision* decisions);
+
+  // Halves: rounded to nearest, ties to even, saturating.
+  void (*round_half)(float* x, int n);
+  void (*store_half)(uint16_t* out, const float* x, int n);
+  void (*load_half)(float* out, const uint16_t* x, int n);
+  void (*add_half)(float* x, const uint16_t* y, int n);
+
+  void (*join)(const Join&);
+  bool (*finite)(const float* x, size_t n);
 
   void (*relu)(float* x, int n);
   void (*clamp)(float* x, int n, float low, float high);
   void (*add)(float* x, const float* y, int n);
   void (*affine)(float* x, const float* weight, const float* bias, int n);
   void (*blend)(float* out, const float* const* rows, const float* weights, int n);
+  void (*blend_half)(float* out, const uint16_t* const* rows, const float* weights, int n);
   void (*maximum)(float* out, const float* x, int n);
   void (*divide)(float* x, float by, int n);
   // out |= in, bytes

@@ -33,6 +33,9 @@ namespace {
 // Adding and taking away 1.5·2^23 rounds a float of magnitude below 2^22 to nearest, ties to even.
 constexpr float kRound = 12582912.0f;
 
+// Bounds are tried a little early where two ways of computing a value may differ in its last bits.
+constexpr float kNearly = 1.0f - 1e-5f;
+
 inline float clamped(float v, float low, float high) {
   v = v > low ? v : low;
   return v < high ? v : high;
@@ -112,6 +115,7 @@ inline void gemm_tile(const Gemm& g, int first) {
       __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier);
       if (accumulate) v = _mm512_add_ps(_mm512_loadu_ps(out), v);
       if (g.bias) v = _mm512_add_ps(v, bias);
+      if (g.relu) v = _mm512_max_ps(v, _mm512_setzero_ps());
       _mm512_storeu_ps(out, v);
     });
   });
@@ -187,6 +191,7 @@ inline void gemm_tile(const Gemm& g, int first, int j, const int16_t* w) {
       __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[i][h]), _mm256_loadu_ps(g.multiplier + o));
       if (g.accumulate) v = _mm256_add_ps(_mm256_loadu_ps(out), v);
       if (g.bias) v = _mm256_add_ps(v, _mm256_loadu_ps(g.bias + o));
+      if (g.relu) v = _mm256_max_ps(v, _mm256_setzero_ps());
       _mm256_storeu_ps(out, v);
     }
   }
@@ -233,6 +238,7 @@ void gemm(const Gemm& g) {
         float v = float(acc[o]) * g.multiplier[j * kLanes + o];
         if (g.accumulate) v = out[o] + v;
         if (g.bias) v = v + g.bias[j * kLanes + o];
+        if (g.relu) v = v > 0.0f ? v : 0.0f;
         out[o] = v;
       }
     }
@@ -279,14 +285,36 @@ inline Lanes times(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
 inline Lanes between(Lanes v, Lanes low, Lanes high) {
   return _mm512_min_ps(_mm512_max_ps(v, low), high);
 }
-inline bool any_beyond(Lanes v, Lanes bound) {  // |v| > bound
-  return _mm512_cmp_ps_mask(_mm512_abs_ps(v), bound, _CMP_GT_OQ) != 0;
+using Mask = __mmask16;
+inline Mask beyond(Lanes v, Lanes bound) {  // |v| > bound
+  return _mm512_cmp_ps_mask(_mm512_abs_ps(v), bound, _CMP_GT_OQ);
 }
 inline int count_above(Lanes a, Lanes b) {
   return __builtin_popcount(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ));
 }
-inline bool differ(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) != 0; }
-inline float total(Lanes v) { return _mm512_reduce_add_ps(v); }
+inline Mask differ(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
+// The bytes of rounded codes, from steps between −128 and 127: adding 1.5·2^23 + 128 leaves
+// code + 128 in the last byte of the float.
+inline void store_steps(uint8_t* p, Lanes steps, int n) {
+  const __m512 sum = _mm512_add_ps(steps, _mm512_set1_ps(kRound + 128.0f));
+  _mm_mask_storeu_epi8(p, first_lanes(n), _mm512_cvtepi32_epi8(_mm512_castps_si512(sum)));
+}
+inline Lanes above_zero(Lanes v) { return _mm512_max_ps(v, _mm512_setzero_ps()); }
+inline __m128 quarter(Lanes v) {
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+// Square root of the sum over the lanes, added in the order of `norms4`.
+inline float norm1(Lanes v) {
+  const __m128 a = quarter(v), b = _mm_add_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_add_ss(b, _mm_movehdup_ps(b))));
+}
+// The same of four.
+inline void norms4(const Lanes* v, float* out) {
+  __m128 a = quarter(v[0]), b = quarter(v[1]), c = quarter(v[2]), d = quarter(v[3]);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(out, _mm_sqrt_ps(_mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d))));
+}
 inline Lanes load_codes(const uint8_t* p, int n) {
   const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p));
   const __m512i zero = _mm512_maskz_set1_epi32(first_lanes(n), kZeroCode);
@@ -338,25 +366,34 @@ inline Lanes times(const Lanes& a, const Lanes& b) {
 inline Lanes between(const Lanes& v, const Lanes& low, const Lanes& high) {
   return lanewise([&](int i) { return clamped(v.v[i], low.v[i], high.v[i]); });
 }
-inline bool any_beyond(const Lanes& v, const Lanes& bound) {
+using Mask = int;
+inline Mask beyond(const Lanes& v, const Lanes& bound) {
   int any = 0;
   for (int i = 0; i < 16; ++i) any |= int(fabsf(v.v[i]) > bound.v[i]);
-  return any != 0;
+  return any;
 }
 inline int count_above(const Lanes& a, const Lanes& b) {
   int n = 0;
   for (int i = 0; i < 16; ++i) n += int(a.v[i] > b.v[i]);
   return n;
 }
-inline bool differ(const Lanes& a, const Lanes& b) {
+inline Mask differ(const Lanes& a, const Lanes& b) {
   int any = 0;
   for (int i = 0; i < 16; ++i) any |= int(a.v[i] != b.v[i]);
-  return any != 0;
+  return any;
 }
-inline float total(const Lanes& v) {
-  float half[8];
+inline Lanes above_zero(const Lanes& v) {
+  return lanewise([&](int i) { return v.v[i] > 0.0f ? v.v[i] : 0.0f; });
+}
+// Square root of the sum over the lanes, added in the order of the wide variant.
+inline float norm1(const Lanes& v) {
+  float half[8], quarter[4];
   for (int i = 0; i < 8; ++i) half[i] = v.v[i] + v.v[i + 8];
-  return ((half[0] + half[4]) + (half[1] + half[5])) + ((half[2] + half[6]) + (half[3] + half[7]));
+  for (int i = 0; i < 4; ++i) quarter[i] = half[i] + half[i + 4];
+  return sqrtf((quarter[0] + quarter[2]) + (quarter[1] + quarter[3]));
+}
+inline void norms4(const Lanes* v, float* out) {
+  for (int k = 0; k < 4; ++k) out[k] = norm1(v[k]);
 }
 inline Lanes load_codes(const uint8_t* p, int n) {
   uint8_t bytes[16];
@@ -372,6 +409,9 @@ inline void store_codes(uint8_t* p, const Lanes& v, int n) {
   uint8_t bytes[16];
   for (int i = 0; i < 16; ++i) bytes[i] = uint8_t(int32_t(v.v[i]) + kZeroCode);
   memcpy(p, bytes, size_t(n < 16 ? n : 16));
+}
+inline void store_steps(uint8_t* p, const Lanes& steps, int n) {
+  store_codes(p, lanewise([&](int i) { return (steps.v[i] + kRound) - kRound; }), n);
 }
 
 #endif
@@ -398,85 +438,124 @@ struct Entry {
 void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int count,
                     uint8_t* const* codes, float* norms, uint8_t* pending) {
   const Lanes inverse = all(q.frame_inverse), low = all(q.frame_low), high = all(q.frame_high);
-  const Lanes step = all(q.frame_step), scale = all(q.plane_scale[0]), quiet = all(q.quiet);
+  const Lanes step = all(q.frame_step), quiet = all(q.quiet * q.frame_inverse * kNearly);
+  // where nothing is quiet below half a step, only what was clamped is loud
+  const bool plain = q.frame_step == 1.0f && q.quiet * q.frame_inverse >= 0.49f;
+  Lanes squares[4];
+  float roots[4];
   for (int r = 0; r < count; ++r, x += stride) {
-    Lanes squares = all(0.0f);
-    bool loud = false;
+    Lanes& mine = squares[r & 3];
+    mine = all(0.0f);
+    Mask loud = 0;
     for (int c = 0; c < q.channels; c += 16) {
       const int n = q.channels - c;
       const Lanes v = load(x + c, n);
-      const Lanes code = times(rounded(between(times(v, inverse), low, high)), step);
-      squares = plus(squares, times(v, v));
-      loud |= any_beyond(minus(v, times(code, scale)), quiet);
-      store_codes(codes[r] + c, code, n);
+      const Lanes steps = times(v, inverse), inside = between(steps, low, high);
+      mine = plus(mine, times(v, v));
+      if (plain) {
+        loud |= differ(steps, inside);
+        store_steps(codes[r] + c, inside, n);
+      } else {
+        const Lanes code = rounded(inside);
+        loud |= beyond(minus(steps, code), quiet);
+        store_codes(codes[r] + c, times(code, step), n);
+      }
     }
-    norms[r] = sqrtf(total(squares));
-    pending[r] = loud;
+    pending[r] = loud != 0;
+    if ((r & 3) == 3) {
+      norms4(squares, norms + r - 3);
+    } else if (r == count - 1) {
+      for (int i = (r & 3) + 1; i < 4; ++i) squares[i] = mine;
+      norms4(squares, roots);
+      memcpy(norms + (r & ~3), roots, size_t((r & 3) + 1) * sizeof(float));
+    }
   }
 }
 
-// δ = x − what was transmitted; whether any |δ| is above the quiet bound.
+// δ = x − what was transmitted, whether any |δ| is above the quiet bound, and ‖δ‖₂.
 inline bool residual(const Quantizers& q, const float* x, const float* against,
-                     uint8_t* const* codes, float* delta) {
-  const Lanes quiet = all(q.quiet);
-  bool loud = false;
+                     uint8_t* const* codes, float* delta, float* norm) {
+  const Lanes quiet = all(q.quiet), scale = all(q.plane_scale[0]);
+  Mask loud = 0;
+  Lanes squares = all(0.0f);
   for (int c = 0; c < q.channels; c += 16) {
     const int n = q.channels - c;
     Lanes sent;
     if (against) {
       sent = load(against + c, n);
     } else {
-      sent = times(load_codes(codes[0] + c, n), all(q.plane_scale[0]));
+      sent = times(load_codes(codes[0] + c, n), scale);
       for (int p = 1; p < q.n_planes; ++p)
         sent = plus(sent, times(load_codes(codes[p] + c, n), all(q.plane_scale[p])));
     }
     const Lanes d = minus(load(x + c, n), sent);
-    loud |= any_beyond(d, quiet);
+    loud |= beyond(d, quiet);
+    squares = plus(squares, times(d, d));
     store(delta + c, d, 16);
   }
-  return loud;
+  if (!loud) return false;
+  *norm = norm1(squares);
+  return true;
 }
 
-float error_norm(const PoolEntry& e, const float* delta, int channels) {
-  const Entry entry(e);
+// ‖δ − q(δ)‖₂, and whether q had to clamp.
+inline float error_norm(const PoolEntry& e, const float* delta, int channels, bool* clamped_any) {
+  const Lanes inverse = all(e.inverse), low = all(e.low), high = all(e.high), scale = all(e.scale);
   Lanes squares = all(0.0f);
+  Mask outside = 0;
   for (int c = 0; c < channels; c += 16) {
-    Lanes rest = load(delta + c, 16);
-    if (e.bits) rest = minus(rest, times(entry.code(rest), entry.scale));
+    const Lanes d = load(delta + c, 16);
+    const Lanes steps = times(d, inverse), inside = between(steps, low, high);
+    outside |= differ(steps, inside);
+    const Lanes rest = minus(d, times(rounded(inside), scale));
     squares = plus(squares, times(rest, rest));
   }
-  return sqrtf(total(squares));
+  *clamped_any = outside != 0;
+  return norm1(squares);
 }
 
-// Eq. 11, on errors computed only as far as they are needed.
-int choose(const Quantizers& q, const Policy& policy, const float* delta) {
-  if (q.n_pool == 1) return 0;
-  float error = error_norm(q.pool[0], delta, q.channels) * policy.gain;
-  for (int i = 0; i + 1 < q.n_pool; ++i) {
-    const float next = error_norm(q.pool[i + 1], delta, q.channels) * policy.gain;
+// Eq. 11: the first quantizer whose next one does not pay. `norm` is ‖δ‖₂.
+inline int choose(const Quantizers& q, const Policy& policy, const float* delta, float norm) {
+  const int last = q.n_pool - 1;
+  if (last == 0) return 0;
+  bool clamps = true;
+  float error = norm;
+  if (q.pool[0].bits) error = error_norm(q.pool[0], delta, q.channels, &clamps);
+  error *= policy.gain;
+  for (int i = 0; i < last; ++i) {
+    if (error < policy.threshold) return i;  // the next one's error is not below zero
+    // one of the same scale gives the same codes where nothing is clamped: nothing gained
+    if (!clamps && q.pool[i + 1].scale == q.pool[i].scale) return i;
+    const float next = error_norm(q.pool[i + 1], delta, q.channels, &clamps) * policy.gain;
     const float gap = error - next;
     if (gap < policy.threshold || gap <= 0.0f) return i;
     error = next;
   }
-  return q.n_pool - 1;
+  return last;
 }
 
-// Adds the codes of δ to their plane, which saturates at int8. Returns whether anything changed.
-bool transmit(const Quantizers& q, const PoolEntry& e, const float* delta, uint8_t* codes,
-              bool write) {
-  if (e.bits == 0) return false;
+// What adding the codes of δ to their plane, which saturates at int8, does.
+struct Sent {
+  bool changed;
+  bool rest;  // |δ| may still be above the quiet bound
+};
+
+inline Sent transmit(const Quantizers& q, const PoolEntry& e, const float* delta, uint8_t* codes,
+                     bool write) {
+  if (e.bits == 0) return {false, true};
   const Entry entry(e);
   const Lanes low = all(-128.0f), high = all(127.0f);
-  bool changed = false;
+  const Lanes scale = all(q.plane_scale[e.plane]), quiet = all(q.quiet * kNearly);
+  Mask changed = 0, rest = 0;
   for (int c = 0; c < q.channels; c += 16) {
     const int n = q.channels - c;
-    const Lanes old = load_codes(codes + c, n);
-    const Lanes code = entry.code(load(delta + c, 16));
-    const Lanes now = between(plus(old, times(code, entry.step)), low, high);
+    const Lanes old = load_codes(codes + c, n), d = load(delta + c, 16);
+    const Lanes now = between(plus(old, times(entry.code(d), entry.step)), low, high);
     changed |= differ(old, now);
+    rest |= beyond(minus(d, times(minus(now, old), scale)), quiet);
     if (write) store_codes(codes + c, now, n);
   }
-  return changed;
+  return {changed != 0, rest != 0};
 }
 
 int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
@@ -493,17 +572,19 @@ int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
 Decision quantize_residual(const Quantizers& q, const Policy& policy, const float* x,
                            const float* against, uint8_t* const* codes, float* scratch) {
   Decision d{0, 0, false, false};
-  if (!residual(q, x, against, codes, scratch)) return d;
-  d.index = choose(q, policy, scratch);
+  float norm;
+  if (!residual(q, x, against, codes, scratch, &norm)) return d;
+  d.index = choose(q, policy, scratch, norm);
   const PoolEntry& entry = q.pool[d.index];
   if (d.index == q.n_pool - 1) d.clipped = count_beyond(q, entry, scratch);
-  d.active = transmit(q, entry, scratch, codes[entry.plane], true);
-  if (against || (d.index == 0 && !d.active)) return d;
+  const Sent sent = transmit(q, entry, scratch, codes[entry.plane], true);
+  d.active = sent.changed;
+  if (against || (d.index == 0 && !d.active) || !sent.rest) return d;
   // what would the next frame do if the input stayed as it is?
-  if (!residual(q, x, nullptr, codes, scratch)) return d;
-  const int next = choose(q, policy, scratch);
+  if (!residual(q, x, nullptr, codes, scratch, &norm)) return d;
+  const int next = choose(q, policy, scratch, norm);
   const PoolEntry& again = q.pool[next];
-  d.pending = next != 0 || transmit(q, again, scratch, codes[again.plane], false);
+  d.pending = next != 0 || transmit(q, again, scratch, codes[again.plane], false).changed;
   return d;
 }
 
@@ -517,6 +598,13 @@ struct Thin {
   float x[4][kThin], delta[4][kThin];
   int32_t codes[4][kThin];  // signed
 };
+
+inline bool any_of(const int32_t* flags) {
+  int32_t any = 0;
+#pragma omp simd reduction(| : any)
+  for (int p = 0; p < kThin; ++p) any |= flags[p];
+  return any != 0;
+}
 
 inline void open_thin(Thin& t, const Quantizers& q, const float* const* channels, int first,
                       int count, const uint8_t* codes) {
@@ -588,38 +676,48 @@ inline bool thin_residual(Thin& t, const Quantizers& q, int32_t* loud) {
       loud[p] |= int32_t(fabsf(t.delta[c][p]) > q.quiet);
     }
   }
-  int32_t any = 0;
-#pragma omp simd reduction(| : any)
-  for (int p = 0; p < kThin; ++p) any |= loud[p];
-  return any != 0;
+  return any_of(loud);
 }
 
-inline void thin_choose(const Thin& t, const Quantizers& q, const Policy& policy, int32_t* index) {
-  const int last = q.n_pool - 1;
-  for (int p = 0; p < kThin; ++p) index[p] = last;
-  if (last == 0) return;
-  float above[kThin], error[kThin];
-  for (int i = last; i >= 0; --i) {
-    const PoolEntry e = q.pool[i];
-    float squares[kThin] = {};
-    for (int c = 0; c < q.channels; ++c) {
+inline void thin_error(const Thin& t, const Quantizers& q, const Policy& policy,
+                       const PoolEntry& e, float* error) {
+  float squares[kThin] = {};
+  for (int c = 0; c < q.channels; ++c) {
+    if (e.bits) {
 #pragma omp simd
       for (int p = 0; p < kThin; ++p) {
         const float d = t.delta[c][p];
         const float rest = d - code_of(d, e.inverse, e.low, e.high) * e.scale;
         squares[p] += rest * rest;
       }
-    }
+    } else {
 #pragma omp simd
-    for (int p = 0; p < kThin; ++p) error[p] = sqrtf(squares[p]) * policy.gain;
-    if (i < last) {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) {
-        const float gap = error[p] - above[p];
-        index[p] = (gap < policy.threshold) | (gap <= 0.0f) ? i : index[p];
-      }
+      for (int p = 0; p < kThin; ++p) squares[p] += t.delta[c][p] * t.delta[c][p];
     }
-    memcpy(above, error, sizeof above);
+  }
+#pragma omp simd
+  for (int p = 0; p < kThin; ++p) error[p] = sqrtf(squares[p]) * policy.gain;
+}
+
+// Eq. 11 for every pixel: those still `open` go on to the next quantizer.
+inline void thin_choose(const Thin& t, const Quantizers& q, const Policy& policy,
+                        const int32_t* loud, int32_t* index) {
+  for (int p = 0; p < kThin; ++p) index[p] = 0;
+  if (q.n_pool == 1) return;
+  float error[kThin], next[kThin];
+  int32_t open[kThin];
+  thin_error(t, q, policy, q.pool[0], error);
+#pragma omp simd
+  for (int p = 0; p < kThin; ++p) open[p] = loud[p] & int32_t(!(error[p] < policy.threshold));
+  for (int i = 0; i + 1 < q.n_pool && any_of(open); ++i) {
+    thin_error(t, q, policy, q.pool[i + 1], next);
+#pragma omp simd
+    for (int p = 0; p < kThin; ++p) {
+      const float gap = error[p] - next[p];
+      open[p] &= int32_t(!((gap < policy.threshold) | (gap <= 0.0f)));
+      index[p] += open[p];
+    }
+    memcpy(error, next, sizeof error);
   }
 }
 
@@ -643,42 +741,179 @@ inline void thin_transmit(Thin& t, const Quantizers& q, const int32_t* index, co
   }
 }
 
-void thin_quantize(const Quantizers& q, const Policy& policy, const float* const* channels,
-                   int pixels, uint8_t* codes, Decision* decisions) {
+int thin_quantize(const Quantizers& q, const Policy& policy, const float* const* channels,
+                  int pixels, uint8_t* codes, ThinDecision* decisions) {
   Thin t;
+  int listed = 0;
   const int top = q.n_pool - 1;
   const float high = (q.pool[top].high + 0.5f) * q.pool[top].scale;
   const float low = (q.pool[top].low - 0.5f) * q.pool[top].scale;
   int32_t loud[kThin], index[kThin], changed[kThin], next[kThin], would[kThin];
   for (int first = 0; first < pixels; first += kThin) {
     const int count = pixels - first < kThin ? pixels - first : kThin;
-    Decision* out = decisions + first;
     open_thin(t, q, channels, first, count, codes);
-    if (!thin_residual(t, q, loud)) {
-      memset(out, 0, size_t(count) * sizeof *out);
-      continue;
-    }
-    thin_choose(t, q, policy, index);
+    if (!thin_residual(t, q, loud)) continue;
+    thin_choose(t, q, policy, loud, index);
+    if (q.n_pool > 1 && !q.pool[0].bits && !any_of(index)) continue;  // left alone, all of them
     int32_t clipped[kThin] = {};
     if (q.pool[top].bits)
       for (int c = 0; c < q.channels; ++c)
         for (int p = 0; p < kThin; ++p)
           clipped[p] += int32_t(t.delta[c][p] > high) + int32_t(t.delta[c][p] < low);
     thin_transmit(t, q, index, loud, changed, true);
-    for (int p = 0; p < count; ++p)
-      out[p] = Decision{loud[p] ? index[p] : 0, loud[p] && index[p] == top ? clipped[p] : 0,
-                        changed[p] != 0, false};
-    if (thin_residual(t, q, next)) {
-      int32_t again[kThin];
-      thin_choose(t, q, policy, again);
+    const bool rest = thin_residual(t, q, next);
+    int32_t again[kThin];
+    if (rest) {
+      thin_choose(t, q, policy, next, again);
       thin_transmit(t, q, again, next, would, false);
-      for (int p = 0; p < count; ++p) {
-        const bool looked = loud[p] && !(index[p] == 0 && !changed[p]);
-        out[p].pending = looked && next[p] && (again[p] != 0 || would[p]);
-      }
+    }
+    for (int p = 0; p < count; ++p) {
+      if (!loud[p] || (index[p] == 0 && !changed[p] && !clipped[p])) continue;
+      const bool looked = index[p] != 0 || changed[p];
+      const bool pending = looked && rest && next[p] && (again[p] != 0 || would[p]);
+      decisions[listed++] = {
+          first + p, {index[p], index[p] == top ? clipped[p] : 0, changed[p] != 0, pending}};
     }
     close_thin(t, q, first, count, codes);
   }
+  return listed;
+}
+
+// ---------------------------------------------------------------- halves
+
+constexpr float kLargestHalf = 65504.0f;
+
+#if defined(__AVX512VNNI__)
+
+inline __m256i to_half(__m512 v) {
+  const __m512 limit = _mm512_set1_ps(kLargestHalf);
+  v = _mm512_max_ps(_mm512_min_ps(v, limit), _mm512_sub_ps(_mm512_setzero_ps(), limit));
+  return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
+}
+
+void round_half(float* x, int n) {
+  for (int i = 0; i < n; i += 16)
+    store(x + i, _mm512_cvtph_ps(to_half(load(x + i, n - i))), n - i);
+}
+
+void store_half(uint16_t* out, const float* x, int n) {
+  for (int i = 0; i < n; i += 16)
+    _mm256_mask_storeu_epi16(out + i, first_lanes(n - i), to_half(load(x + i, n - i)));
+}
+
+inline __m512 from_half(const uint16_t* x, int n) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), x));
+}
+
+void load_half(float* out, const uint16_t* x, int n) {
+  for (int i = 0; i < n; i += 16) store(out + i, from_half(x + i, n - i), n - i);
+}
+
+void add_half(float* x, const uint16_t* y, int n) {
+  for (int i = 0; i < n; i += 16)
+    store(x + i, plus(load(x + i, n - i), from_half(y + i, n - i)), n - i);
+}
+
+#else
+
+inline uint32_t bits_of(float v) {
+  uint32_t b;
+  memcpy(&b, &v, 4);
+  return b;
+}
+
+inline float float_of(uint32_t b) {
+  float v;
+  memcpy(&v, &b, 4);
+  return v;
+}
+
+inline uint16_t to_half(float v) {
+  v = clamped(v, -kLargestHalf, kLargestHalf);
+  const uint32_t sign = bits_of(v) & 0x80000000u, size = bits_of(v) ^ sign;
+  uint32_t half;
+  if (size < 0x38800000u) {  // below the smallest normal half: adding 0.5 rounds at its last bit
+    half = bits_of(float_of(size) + 0.5f) - 0x3f000000u;
+  } else {
+    const uint32_t odd = (size >> 13) & 1;
+    half = (size - 0x38000000u + 0xfffu + odd) >> 13;
+  }
+  return uint16_t(half | (sign >> 16));
+}
+
+inline float from_half(uint16_t h) {
+  const uint32_t sign = uint32_t(h & 0x8000u) << 16, size = uint32_t(h & 0x7fffu) << 13;
+  // 2^112 moves the exponent's bias, subnormal numbers included
+  return float_of(bits_of(float_of(size) * 5.192296858534828e33f) | sign);
+}
+
+void round_half(float* x, int n) {
+  for (int i = 0; i < n; ++i) x[i] = from_half(to_half(x[i]));
+}
+
+void store_half(uint16_t* out, const float* x, int n) {
+  for (int i = 0; i < n; ++i) out[i] = to_half(x[i]);
+}
+
+void load_half(float* out, const uint16_t* x, int n) {
+  for (int i = 0; i < n; ++i) out[i] = from_half(x[i]);
+}
+
+void add_half(float* x, const uint16_t* y, int n) {
+  for (int i = 0; i < n; ++i) x[i] = x[i] + from_half(y[i]);
+}
+
+#endif
+
+#if defined(__AVX512VNNI__)
+inline Lanes rounded_into(Lanes v, uint16_t* to, int n) {
+  const __m256i h = to_half(v);
+  if (to) _mm256_mask_storeu_epi16(to, first_lanes(n), h);
+  return _mm512_cvtph_ps(h);
+}
+#else
+inline Lanes rounded_into(const Lanes& v, uint16_t* to, int n) {
+  Lanes r;
+  for (int i = 0; i < 16; ++i) {
+    const uint16_t h = to_half(v.v[i]);
+    if (to && i < n) to[i] = h;
+    r.v[i] = from_half(h);
+  }
+  return r;
+}
+inline Lanes from_half(const uint16_t* x, int n) {
+  return lanewise([&](int i) { return i < n ? from_half(x[i]) : 0.0f; });
+}
+#endif
+
+void join(const Join& j) {
+  for (int k = 0; k < j.count; ++k) {
+    float* x = j.x + k * j.stride;
+    uint16_t* raw = j.raw ? j.raw[k] : nullptr;
+    uint16_t* out = j.out ? j.out[k] : nullptr;
+    for (int c = 0; c < j.channels; c += 16) {
+      const int n = j.channels - c;
+      Lanes v = rounded_into(load(x + c, n), raw ? raw + c : nullptr, n);
+      for (int o = 0; o < j.n_others; ++o)
+        v = plus(v, from_half(j.others[o * j.count + k] + c, n));
+      if (j.relu) v = above_zero(v);
+      store(x + c, rounded_into(v, out ? out + c : nullptr, n), n);
+    }
+  }
+}
+
+bool finite(const float* x, size_t n) {
+  // the exponent is all ones in NaN and infinity
+  uint32_t largest = 0;
+  const uint32_t* bits = reinterpret_cast<const uint32_t*>(x);
+#pragma omp simd reduction(max : largest)
+  for (size_t i = 0; i < n; ++i) {
+    uint32_t b;
+    memcpy(&b, bits + i, 4);
+    b &= 0x7f800000u;
+    largest = largest > b ? largest : b;
+  }
+  return largest != 0x7f800000u;
 }
 
 // ---------------------------------------------------------------- rows of floats
@@ -710,6 +945,18 @@ void blend(float* out, const float* const* rows, const float* w, int n) {
 #pragma omp simd
   for (int i = 0; i < n; ++i)
     out[i] = (a[i] * x0 + b[i] * x1) * y0 + (c[i] * x0 + d[i] * x1) * y1;
+}
+
+void blend_half(float* out, const uint16_t* const* rows, const float* w, int n) {
+  const Lanes x0 = all(w[0]), x1 = all(w[1]), y0 = all(w[2]), y1 = all(w[3]);
+  for (int i = 0; i < n; i += 16) {
+    const int left = n - i;
+    const Lanes top = plus(times(from_half(rows[0] + i, left), x0),
+                           times(from_half(rows[1] + i, left), x1));
+    const Lanes bottom = plus(times(from_half(rows[2] + i, left), x0),
+                              times(from_half(rows[3] + i, left), x1));
+    store(out + i, plus(times(top, y0), times(bottom, y1)), left);
+  }
 }
 
 void maximum(float* out, const float* x, int n) {
@@ -745,7 +992,9 @@ int compress(const uint8_t* map, int n, int first, int32_t* out) {
 
 const Kernels kTable = {
     RESQ_NAME(RESQ_ISA), tile, packed_bytes, pack, gemm, depthwise, quantize_frame,
-    quantize_residual, thin_frame, thin_quantize, relu, clamp, add, affine, blend, maximum, divide, merge, compress,
+    quantize_residual, thin_frame, thin_quantize, round_half, store_half, load_half,
+    add_half, join, finite, relu, clamp, add, affine, blend, blend_half,
+    maximum, divide, merge, compress,
 };
 
 }  // namespace

@@ -149,6 +149,7 @@ NB_MODULE(_native, m) {
           },
           "op"_a, "inputs"_a, "out"_a, "layer"_a = -1)
       .def("relu", [](StepBuilder& b) { b.step.post.push_back({resq::Post::relu, -1, 0, 0, {}, {}}); })
+      .def("half", [](StepBuilder& b) { b.step.post.push_back({resq::Post::half, -1, 0, 0, {}, {}}); })
       .def("clamp",
            [](StepBuilder& b, float low, float high) {
              b.step.post.push_back({resq::Post::clamp, -1, low, high, {}, {}});

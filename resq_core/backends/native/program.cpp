@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kNowhere = std::numeric_limits<size_t>::max();
 constexpr size_t kAlign = 64;
 constexpr int kMostRows = 48;
+constexpr int kMostJoined = 4;
 constexpr size_t kSlack = 64;  // code planes may be read this far beyond their end
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
@@ -50,10 +51,10 @@ struct Map {
 
 // What one thread needs for itself.
 struct Private {
-  std::vector<float> rows, delta;
+  std::vector<float> rows, delta, room;
   std::vector<uint8_t> map, line;
   std::vector<int32_t> first, second;
-  std::vector<Decision> decisions;
+  std::vector<ThinDecision> decisions;
   std::vector<LayerStats> stats;
 };
 
@@ -65,7 +66,7 @@ struct Scratch {
   std::vector<Map> active;                  // by layer
   std::vector<std::vector<float>> norms;    // by layer, ‖x‖ of every pixel
   std::vector<std::vector<uint8_t>> bits;   // by layer
-  std::vector<std::vector<float>> current;  // by tensor: changed rows, where the state keeps x^k
+  std::vector<std::vector<uint8_t>> current;  // by tensor: changed rows, where the state keeps x^k
   std::vector<std::atomic<int>> next;       // by step and list: the next pixel to take
   std::vector<Private> privates;
   std::vector<uint8_t> state;               // for frames that leave none
@@ -93,9 +94,9 @@ Scratch::Scratch(const Program& program)
 Program::Program(const std::string& isa) : kernels_(kernels_for(isa)) {}
 Program::~Program() = default;
 
-int Program::add_tensor(int n, int h, int w, int c) {
+int Program::add_tensor(int n, int h, int w, int c, bool half) {
   Tensor t{};
-  t.n = n, t.h = h, t.w = w, t.c = c;
+  t.n = n, t.h = h, t.w = w, t.c = c, t.half = half;
   tensors_.push_back(std::move(t));
   producer_.push_back(-1);
   return int(tensors_.size()) - 1;
@@ -199,13 +200,14 @@ void Program::finish() {
     layer.codes = common;
     common += layer.plane_bytes * size_t(layer.quantizers.n_planes);
   }
+  for (const Tensor& t : tensors_) widest_ = std::max(widest_, t.c);
   for (int r = 0; r < kReferences; ++r) {
     size_t end = common;
     for (Tensor& t : tensors_) {
       t.base[r] = kNowhere;
       if (!t.read && (Reference(r) == Reference::tracking || t.sinks.empty())) continue;
       t.base[r] = end;
-      end = round_up(end + size_t(t.pixels()) * t.c * sizeof(float), kAlign);
+      end = round_up(end + size_t(t.pixels()) * t.row_bytes(), kAlign);
     }
     state_bytes_[r] = end;
   }
@@ -263,7 +265,7 @@ Frame::Frame(std::shared_ptr<Program> program, uint8_t* state, const FrameOption
   if (!options_.anchor && options_.reference == Reference::keyframe)
     for (size_t i = 0; i < p.tensors_.size(); ++i)
       if (p.tensors_[i].read)
-        s.current[i].resize(size_t(p.tensors_[i].pixels()) * p.tensors_[i].c);
+        s.current[i].resize(size_t(p.tensors_[i].pixels()) * p.tensors_[i].row_bytes());
 }
 
 Frame::~Frame() { program_->give_back(std::move(scratch_)); }
@@ -326,54 +328,85 @@ class Frame::Worker {
     return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
   }
 
-  // The row of a tensor as it is in this frame.
-  const float* row(int tensor, int p) const {
+  // The row of a tensor as it is in this frame, in the tensor's own type.
+  const uint8_t* stored(int tensor, int p) const {
     const Tensor& t = program_.tensors_[size_t(tensor)];
-    if (overlay_ && shared_.changed[size_t(tensor)].bytes[size_t(p)])
-      return shared_.current[size_t(tensor)].data() + size_t(p) * t.c;
-    return base(t) + size_t(p) * t.c;
+    const bool current = overlay_ && shared_.changed[size_t(tensor)].bytes[size_t(p)];
+    return (current ? shared_.current[size_t(tensor)].data() : base(t)) +
+           size_t(p) * t.row_bytes();
   }
 
-  float* base(const Tensor& t) const {
-    return reinterpret_cast<float*>(state_ + t.base[int(options_.reference)]);
+  // The same as floats; `room` may serve to hold them.
+  const float* row(int tensor, int p, float* room) const {
+    return floats(program_.tensors_[size_t(tensor)], stored(tensor, p), room);
   }
+
+  const float* floats(const Tensor& t, const uint8_t* from, float* room) const {
+    if (!t.half) return reinterpret_cast<const float*>(from);
+    kernels_.load_half(room, reinterpret_cast<const uint16_t*>(from), t.c);
+    return room;
+  }
+
+  uint8_t* base(const Tensor& t) const { return state_ + t.base[int(options_.reference)]; }
 
   void keep(int tensor, const int32_t* which, int count, const float* rows, int stride) {
     const Tensor& t = program_.tensors_[size_t(tensor)];
     if (t.base[int(options_.reference)] == kNowhere) return;
-    float* to = base(t);
+    uint8_t* to = base(t);
     if (overlay_) {
       if (!t.read) return;
       to = shared_.current[size_t(tensor)].data();
     }
-    for (int k = 0; k < count; ++k)
-      std::memcpy(to + size_t(which[k]) * t.c, rows + ptrdiff_t(k) * stride,
-                  size_t(t.c) * sizeof(float));
+    const size_t bytes = t.row_bytes();
+    for (int k = 0; k < count; ++k) {
+      const float* from = rows + ptrdiff_t(k) * stride;
+      uint8_t* out = to + size_t(which[k]) * bytes;
+      if (t.half) kernels_.store_half(reinterpret_cast<uint16_t*>(out), from, t.c);
+      else std::memcpy(out, from, bytes);
+    }
   }
 
-  // Hands finished rows on; up to kMostRows of them.
-  void emit(int tensor, const int32_t* which, int count, const float* rows, int stride) {
+  // A pixel, its line over all images, and its place in the line.
+  struct Spot {
+    int32_t p, line, x;
+  };
+
+  // Places of pixels in ascending order.
+  static void locate(const Tensor& t, const int32_t* which, int count, Spot* spots) {
+    int line = which[0] / t.w, start = line * t.w;
+    for (int k = 0; k < count; ++k) {
+      while (which[k] >= start + t.w) start += t.w, ++line;
+      spots[k] = {which[k], line, which[k] - start};
+    }
+  }
+
+  // Hands finished rows of ascending pixels on; up to kMostRows of them.
+  void emit(int tensor, const int32_t* which, int count, const float* rows, int stride,
+            bool kept = false) {
     const Tensor& t = program_.tensors_[size_t(tensor)];
+    if (!count) return;
+    Spot spots[kMostRows];
+    locate(t, which, count, spots);
     if (t.read && !options_.anchor) {
       Map& map = shared_.changed[size_t(tensor)];
       for (int k = 0; k < count; ++k) {
-        map.bytes[size_t(which[k])] = 1;
-        map.rows[size_t(which[k] / t.w)] = 1;
+        map.bytes[size_t(spots[k].p)] = 1;
+        map.rows[size_t(spots[k].line)] = 1;
       }
     }
-    for (int id : t.sinks) quantize(id, t, which, count, rows, stride);
-    keep(tensor, which, count, rows, stride);
+    for (int id : t.sinks) quantize(id, t, spots, count, rows, stride);
+    if (!kept) keep(tensor, which, count, rows, stride);
   }
 
   // Where a layer's plane 0 has a pixel.
-  uint8_t* place(const Layer& layer, const Tensor& t, int p) const {
-    const int line = p / t.w, n = line / t.h, y = line - n * t.h, x = p - line * t.w;
+  uint8_t* place(const Layer& layer, const Tensor& t, const Spot& s) const {
+    const int n = t.n == 1 ? 0 : s.line / t.h, y = s.line - n * t.h;
     return state_ + layer.codes +
-           ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + x + layer.left) *
+           ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + s.x + layer.left) *
                layer.stride;
   }
 
-  void quantize(int id, const Tensor& t, const int32_t* which, int count, const float* rows,
+  void quantize(int id, const Tensor& t, const Spot* spots, int count, const float* rows,
                 int stride) {
     const Layer& layer = program_.layers_[size_t(id)];
     const Quantizers& q = layer.quantizers;
@@ -381,44 +414,49 @@ class Frame::Worker {
       uint8_t* codes[kMostRows];
       float norms[kMostRows];
       uint8_t pending[kMostRows];
-      for (int k = 0; k < count; ++k) codes[k] = place(layer, t, which[k]);
+      for (int k = 0; k < count; ++k)
+        codes[k] = k && spots[k].line == spots[k - 1].line
+                       ? codes[k - 1] + (spots[k].x - spots[k - 1].x) * layer.stride
+                       : place(layer, t, spots[k]);
       kernels_.quantize_frame(q, rows, stride, count, codes, norms, pending);
       if (!options_.keeps) return;
       float* all_norms = shared_.norms[size_t(id)].data();
       uint8_t* all_pending = state_ + layer.pending;
       for (int k = 0; k < count; ++k) {
-        all_norms[which[k]] = norms[k];
-        all_pending[which[k]] = pending[k];
+        all_norms[spots[k].p] = norms[k];
+        all_pending[spots[k].p] = pending[k];
       }
       return;
     }
     const bool tracks = options_.reference == Reference::tracking;
-    const float* before = tracks ? nullptr : base(t);
     for (int k = 0; k < count; ++k) {
       uint8_t* codes[kMaxPlanes];
-      codes[0] = place(layer, t, which[k]);
+      codes[0] = place(layer, t, spots[k]);
       for (int i = 1; i < q.n_planes; ++i) codes[i] = codes[i - 1] + layer.plane_bytes;
-      note(id, t, which[k],
-           kernels_.quantize_residual(q, policies_[size_t(id)], rows + ptrdiff_t(k) * stride,
-                                      tracks ? nullptr : before + size_t(which[k]) * t.c, codes,
-                                      own_.delta.data()));
+      note(id, spots[k],
+           kernels_.quantize_residual(
+               q, policies_[size_t(id)], rows + ptrdiff_t(k) * stride,
+               tracks ? nullptr
+                      : floats(t, base(t) + size_t(spots[k].p) * t.row_bytes(), own_.room.data()),
+               codes, own_.delta.data()));
     }
   }
 
   // Remembers what became of a pixel of a layer's input.
-  void note(int id, const Tensor& t, int p, const Decision& d) {
+  void note(int id, const Spot& spot, const Decision& d) {
     const Layer& layer = program_.layers_[size_t(id)];
     LayerStats& stats = own_.stats[size_t(id)];
+    const size_t p = size_t(spot.p);
     ++stats.counts[d.index];
     stats.clipped += d.clipped;
-    state_[layer.pending + size_t(p)] = d.pending;
+    state_[layer.pending + p] = d.pending;
     if (options_.bits)
-      shared_.bits[size_t(id)][size_t(p)] = uint8_t(layer.quantizers.pool[d.index].bits);
+      shared_.bits[size_t(id)][p] = uint8_t(layer.quantizers.pool[d.index].bits);
     if (!d.active) return;
     ++stats.active_in;
     Map& map = shared_.active[size_t(id)];
-    map.bytes[size_t(p)] = 1;
-    map.rows[size_t(p / t.w)] = 1;
+    map.bytes[p] = 1;
+    map.rows[size_t(spot.line)] = 1;
   }
 
   // Post-operations [from, to) on rows of pixels; `stride` floats from one to the next.
@@ -437,10 +475,19 @@ class Frame::Worker {
           for (int k = 0; k < count; ++k)
             kernels_.affine(rows + size_t(k) * stride, op.weight.data(), op.bias.data(), channels);
           break;
-        case Post::add:
-          for (int k = 0; k < count; ++k)
-            kernels_.add(rows + size_t(k) * stride, row(op.tensor, pixels[k]), channels);
+        case Post::half:
+          kernels_.round_half(rows, (count - 1) * stride + channels);
           break;
+        case Post::add: {
+          const bool half = program_.tensors_[size_t(op.tensor)].half;
+          for (int k = 0; k < count; ++k) {
+            float* x = rows + size_t(k) * stride;
+            const uint8_t* y = stored(op.tensor, pixels[k]);
+            if (half) kernels_.add_half(x, reinterpret_cast<const uint16_t*>(y), channels);
+            else kernels_.add(x, reinterpret_cast<const float*>(y), channels);
+          }
+          break;
+        }
       }
     }
   }
@@ -556,8 +603,62 @@ class Frame::Worker {
     });
   }
 
+  // half, additions of halves, relu or not, half: the end of a residual block, in one pass.
+  bool joins(const Step& s, int from, bool with_raw) const {
+    const int n = int(s.post.size());
+    const Tensor& t = program_.tensors_[size_t(s.out)];
+    if (!t.half || n - from < 3 || s.post[size_t(from)].kind != Post::half) return false;
+    if (s.post[size_t(n - 1)].kind != Post::half) return false;
+    if (with_raw && (s.raw_post != from + 1 || !program_.tensors_[size_t(s.raw)].half)) return false;
+    int adds = 0;
+    for (int i = from + 1; i < n - 1; ++i) {
+      const PostOp& op = s.post[size_t(i)];
+      if (op.kind == Post::relu && i == n - 2) continue;
+      if (op.kind != Post::add || !program_.tensors_[size_t(op.tensor)].half) return false;
+      ++adds;
+    }
+    return adds > 0 && adds <= kMostJoined;
+  }
+
+  uint8_t* destination(int tensor) const {
+    const Tensor& t = program_.tensors_[size_t(tensor)];
+    if (t.base[int(options_.reference)] == kNowhere) return nullptr;
+    if (!overlay_) return base(t);
+    return t.read ? shared_.current[size_t(tensor)].data() : nullptr;
+  }
+
+  void join(const Step& s, int from, bool with_raw, const int32_t* which, int count, float* rows,
+            int stride, int channels) {
+    uint16_t *raws[kMostRows], *outs[kMostRows];
+    const uint16_t* others[kMostJoined * kMostRows];
+    const size_t bytes = size_t(channels) * 2;
+    const auto point = [&](int tensor, uint16_t** to) {
+      uint8_t* start = tensor < 0 ? nullptr : destination(tensor);
+      for (int k = 0; start && k < count; ++k)
+        to[k] = reinterpret_cast<uint16_t*>(start + size_t(which[k]) * bytes);
+      return start ? to : nullptr;
+    };
+    uint16_t* const* raw = point(with_raw ? s.raw : -1, raws);
+    int n = 0;
+    bool relu = false;
+    for (size_t i = size_t(from) + 1; i + 1 < s.post.size(); ++i) {
+      relu |= s.post[i].kind == Post::relu;
+      if (s.post[i].kind != Post::add) continue;
+      for (int k = 0; k < count; ++k)
+        others[n * count + k] =
+            reinterpret_cast<const uint16_t*>(stored(s.post[i].tensor, which[k]));
+      ++n;
+    }
+    // in place only after the sinks have seen the row before it
+    const bool early = options_.reference != Reference::previous || options_.anchor;
+    uint16_t* const* out = point(early ? s.out : -1, outs);
+    kernels_.join({rows, stride, count, channels, raw, others, n, relu, out});
+    emit(s.out, which, count, rows, stride, out != nullptr);
+  }
+
   void finish_rows(const Step& s, int from, const int32_t* which, int count, float* rows,
                    int stride, int channels) {
+    if (joins(s, from, false)) return join(s, from, false, which, count, rows, stride, channels);
     post(s, from, int(s.post.size()), which, count, rows, stride, channels);
     emit(s.out, which, count, rows, stride);
   }
@@ -612,28 +713,44 @@ class Frame::Worker {
     const int input = s.inputs[0];
     const Tensor& in = program_.tensors_[size_t(input)];
     const int y = p / t.w % t.h, n = p / (t.w * t.h), x = p % t.w;
-    const auto at = [&](int yy, int xx) { return row(input, (n * in.h + yy) * in.w + xx); };
+    const size_t width = round_up(size_t(program_.widest_), kLanes);
+    const auto at = [&](int yy, int xx, size_t slot = 0) {
+      return row(input, (n * in.h + yy) * in.w + xx, own_.room.data() + slot * width);
+    };
+    const auto copy = [&](int id, int from, float* to) {
+      const float* v = row(id, from, to);
+      const size_t bytes = size_t(program_.tensors_[size_t(id)].c) * sizeof(float);
+      if (v != to) std::memcpy(to, v, bytes);
+    };
     switch (s.op) {
       case Op::copy:
-        std::memcpy(out, row(input, p), size_t(t.c) * sizeof(float));
+        copy(input, p, out);
         break;
       case Op::concat: {
         for (int id : s.inputs) {
           const int c = program_.tensors_[size_t(id)].c;
-          std::memcpy(out, row(id, p), size_t(c) * sizeof(float));
+          copy(id, p, out);
           out += c;
         }
         break;
       }
       case Op::nearest:
-        std::memcpy(out, at(s.y0[size_t(y)], s.x0[size_t(x)]), size_t(t.c) * sizeof(float));
+        copy(input, (n * in.h + s.y0[size_t(y)]) * in.w + s.x0[size_t(x)], out);
         break;
       case Op::bilinear: {
         const int y0 = s.y0[size_t(y)], y1 = s.y1[size_t(y)];
         const int x0 = s.x0[size_t(x)], x1 = s.x1[size_t(x)];
-        const float* rows[4] = {at(y0, x0), at(y0, x1), at(y1, x0), at(y1, x1)};
         const float weights[4] = {s.wx0[size_t(x)], s.wx1[size_t(x)], s.wy0[size_t(y)],
                                   s.wy1[size_t(y)]};
+        if (in.half) {
+          const auto half = [&](int yy, int xx) {
+            return reinterpret_cast<const uint16_t*>(stored(input, (n * in.h + yy) * in.w + xx));
+          };
+          const uint16_t* rows[4] = {half(y0, x0), half(y0, x1), half(y1, x0), half(y1, x1)};
+          kernels_.blend_half(out, rows, weights, t.c);
+          break;
+        }
+        const float* rows[4] = {at(y0, x0, 0), at(y0, x1, 1), at(y1, x0, 2), at(y1, x1, 3)};
         kernels_.blend(out, rows, weights, t.c);
         break;
       }
@@ -658,7 +775,7 @@ class Frame::Worker {
       case Op::mean: {
         std::vector<double> total(size_t(t.c), 0.0);
         for (int i = 0; i < in.h * in.w; ++i) {
-          const float* v = row(input, n * in.h * in.w + i);
+          const float* v = row(input, n * in.h * in.w + i, own_.room.data());
           for (int c = 0; c < t.c; ++c) total[size_t(c)] += double(v[c]);
         }
         for (int c = 0; c < t.c; ++c) out[c] = float(total[size_t(c)] / (in.h * in.w));
@@ -692,7 +809,7 @@ class Frame::Worker {
     const Layer& layer = program_.layers_[size_t(id)];
     const float* channels[4];
     for (int c = 0; c < t.c; ++c) channels[c] = source + c * from.strides[1];
-    uint8_t* codes = place(layer, t, line * t.w);
+    uint8_t* codes = place(layer, t, {line * t.w, line, 0});
     if (options_.anchor) {
       own_.rows.resize(std::max(own_.rows.size(), size_t(t.w)));
       own_.line.resize(size_t(t.w));
@@ -704,12 +821,13 @@ class Frame::Worker {
       return;
     }
     own_.decisions.resize(size_t(t.w));
-    kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels, t.w, codes,
-                           own_.decisions.data());
-    for (int i = 0; i < t.w; ++i) {
-      const Decision& d = own_.decisions[size_t(i)];
-      if (d.index || d.active || d.pending || d.clipped) note(id, t, line * t.w + i, d);
-    }
+    if (options_.reference == Reference::tracking)  // a pixel that is left alone waits for nothing
+      std::memset(state_ + layer.pending + size_t(line) * t.w, 0, size_t(t.w));
+    const int listed = kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels,
+                                              t.w, codes, own_.decisions.data());
+    for (int i = 0; i < listed; ++i)
+      note(id, {line * t.w + own_.decisions[size_t(i)].pixel, line, 0},
+           own_.decisions[size_t(i)].decision);
   }
 
   void import_line(const Step& s, const Tensor& t, int line, const float* source,
@@ -730,14 +848,17 @@ class Frame::Worker {
         else which[moved++] = p;
       }
       emit(s.out, which, moved, own_.rows.data(), stride);
-      for (int k = 0; k < still; ++k)
+      for (int k = 0; k < still; ++k) {
+        const Spot spot{stays[k], line, stays[k] - line * t.w};
         for (int id : t.sinks)
-          quantize(id, t, stays + k, 1, base(t) + size_t(stays[k]) * t.c, t.c);
+          quantize(id, t, &spot, 1,
+                   reinterpret_cast<const float*>(base(t)) + size_t(stays[k]) * t.c, t.c);
+      }
     }
   }
 
   bool same(const Tensor& t, int p, const float* x) const {
-    return !std::memcmp(base(t) + size_t(p) * t.c, x, size_t(t.c) * sizeof(float));
+    return !std::memcmp(base(t) + size_t(p) * t.row_bytes(), x, t.row_bytes());
   }
 
   void conv(int index, const Step& s) {
@@ -803,10 +924,12 @@ class Frame::Worker {
     }
     share(index, 1, n_second, piece_of(n_second, 1, kMost), [&](int first, int count) {
       const int32_t* which = own_.second.data() + first;
-      for (int k = 0; k < count; ++k)
-        std::memcpy(own_.rows.data() + size_t(k) * stride,
-                    base(program_.tensors_[size_t(s.raw)]) + size_t(which[k]) * t.c,
-                    size_t(t.c) * sizeof(float));
+      const Tensor& raw = program_.tensors_[size_t(s.raw)];
+      for (int k = 0; k < count; ++k) {
+        float* to = own_.rows.data() + size_t(k) * stride;
+        const float* v = floats(raw, base(raw) + size_t(which[k]) * raw.row_bytes(), to);
+        if (v != to) std::memcpy(to, v, size_t(t.c) * sizeof(float));
+      }
       finish_rows(s, s.raw_post, which, count, own_.rows.data(), stride, t.c);
     });
   }
@@ -826,9 +949,12 @@ class Frame::Worker {
                 const int32_t* which, int count, int stride) {
     const uint8_t* base[64];
     float* rows = own_.rows.data();
+    Spot spots[kMostRows];
+    locate(t, which, count, spots);
     for (int k = 0; k < count; ++k) {
-      const int p = which[k], line = p / t.w, n = line / t.h;
-      const int y = (line - n * t.h) / f.out_y, x = (p - line * t.w) / f.out_x;
+      const int n = t.n == 1 ? 0 : spots[k].line / t.h;
+      int y = spots[k].line - n * t.h, x = spots[k].x;
+      if (f.out_y > 1 || f.out_x > 1) y /= f.out_y, x /= f.out_x;
       base[k] = state_ + layer.codes +
                 ((size_t(n) * layer.padded_h + size_t(y) * f.in_y) * layer.padded_w +
                  size_t(x) * f.in_x) *
@@ -836,9 +962,10 @@ class Frame::Worker {
     }
     for (int k = count; k < count + 12 && k < 64; ++k) base[k] = base[count - 1];
     const double start = now();
-    for (int plane = 0; plane < layer.quantizers.n_planes; ++plane) {
-      // a keyframe has nothing in the other planes
-      if (plane && options_.anchor) break;
+    // a keyframe has nothing in the other planes
+    const int last = options_.anchor ? 0 : layer.quantizers.n_planes - 1;
+    const bool relu = !layer.depthwise && !s.post.empty() && s.post[0].kind == Post::relu;
+    for (int plane = 0; plane <= last; ++plane) {
       if (layer.depthwise) {
         for (int k = 0; k < count; ++k)
           kernels_.depthwise({base[k], layer.offsets.data(), int(layer.offsets.size()),
@@ -852,15 +979,16 @@ class Frame::Worker {
           kernels_.gemm({base, count, segments.data(), int(segments.size()), b.packed.data(),
                          b.init.data(), b.multiplier.data(),
                          plane || b.bias.empty() ? nullptr : b.bias.data(), rows + b.first, stride,
-                         b.vectors, plane > 0});
+                         b.vectors, plane > 0, relu && plane == last});
         }
       }
       for (int k = 0; k < count; ++k) base[k] += layer.plane_bytes;
       for (int k = count; k < count + 12 && k < 64; ++k) base[k] = base[count - 1];
     }
     product_ += now() - start;
-    if (s.raw < 0) return finish_rows(s, 0, which, count, rows, stride, t.c);
-    post(s, 0, s.raw_post, which, count, rows, stride, t.c);
+    if (s.raw < 0) return finish_rows(s, relu, which, count, rows, stride, t.c);
+    if (joins(s, 0, true)) return join(s, 0, true, which, count, rows, stride, t.c);
+    post(s, relu, s.raw_post, which, count, rows, stride, t.c);
     keep(s.raw, which, count, rows, stride);
     finish_rows(s, s.raw_post, which, count, rows, stride, t.c);
   }
@@ -886,8 +1014,7 @@ void Frame::run(int first, int last) {
   for (int i = first; i < last; ++i)
     if (p.steps_[size_t(i)].op == Op::import && !bindings_[size_t(i)].data)
       throw std::logic_error("an input was not bound");
-  int widest = 1;
-  for (const Tensor& t : p.tensors_) widest = std::max(widest, t.c);
+  const size_t width = round_up(size_t(p.widest_), kLanes);
   Team::run(
       options_.threads,
       [&](int members) {
@@ -895,7 +1022,8 @@ void Frame::run(int first, int last) {
         if (privates.size() < size_t(members)) privates.resize(size_t(members));
         for (Private& mine : privates) {
           mine.stats.resize(p.layers_.size());
-          mine.delta.resize(size_t(widest) + kLanes);
+          mine.delta.resize(width);
+          mine.room.resize(4 * width);
         }
       },
       [&](int rank, Barrier& barrier) {
@@ -909,15 +1037,21 @@ void Frame::read(int tensor, float* out, size_t size) const {
   if (size != size_t(t.pixels()) * t.c) throw std::invalid_argument("an output of another size");
   const size_t offset = t.base[int(options_.reference)];
   if (!t.read || offset == kNowhere) throw std::logic_error("this tensor is not kept");
-  const float* base = reinterpret_cast<const float*>(state_ + offset);
+  const uint8_t* base = state_ + offset;
   const bool overlay = !options_.anchor && options_.reference == Reference::keyframe;
   const uint8_t* changed = scratch_->changed[size_t(tensor)].bytes.data();
-  const float* current = scratch_->current[size_t(tensor)].data();
+  const uint8_t* current = scratch_->current[size_t(tensor)].data();
   const int area = t.h * t.w;
+  std::vector<float> room(t.half ? size_t(t.c) : 0);
   for (int n = 0; n < t.n; ++n)
     for (int i = 0; i < area; ++i) {
       const int p = n * area + i;
-      const float* row = (overlay && changed[p] ? current : base) + size_t(p) * t.c;
+      const uint8_t* stored = (overlay && changed[p] ? current : base) + size_t(p) * t.row_bytes();
+      const float* row = reinterpret_cast<const float*>(stored);
+      if (t.half) {
+        program_->kernels_->load_half(room.data(), reinterpret_cast<const uint16_t*>(stored), t.c);
+        row = room.data();
+      }
       for (int c = 0; c < t.c; ++c) out[(size_t(n) * t.c + c) * area + i] = row[c];
     }
 }
@@ -951,7 +1085,8 @@ std::vector<LayerStats> Frame::finish() {
   for (size_t i = 0; i < p.layers_.size(); ++i) {
     const Layer& layer = p.layers_[i];
     const Tensor& t = p.tensors_[size_t(layer.tensor)];
-    const float* base = reinterpret_cast<const float*>(state_ + t.base[int(options_.reference)]);
+    const uint8_t* base = state_ + t.base[int(options_.reference)];
+    std::vector<float> room(size_t(t.c));
     const Map& active = s.active[i];
     for (int line = 0; line < t.n * t.h; ++line) {
       if (!active.rows[size_t(line)]) continue;
@@ -965,8 +1100,11 @@ std::vector<LayerStats> Frame::finish() {
                              layer.stride;
         float norm;
         uint8_t again;
-        p.kernels_->quantize_frame(layer.quantizers, base + pixel * t.c, t.c, 1, &codes, &norm,
-                                   &again);
+        const uint8_t* stored = base + pixel * t.row_bytes();
+        if (t.half)
+          p.kernels_->load_half(room.data(), reinterpret_cast<const uint16_t*>(stored), t.c);
+        else std::memcpy(room.data(), stored, t.row_bytes());
+        p.kernels_->quantize_frame(layer.quantizers, room.data(), t.c, 1, &codes, &norm, &again);
         for (int plane = 1; plane < layer.quantizers.n_planes; ++plane)
           std::memset(codes + size_t(plane) * layer.plane_bytes, kZeroCode, size_t(t.c));
       }

@@ -28,10 +28,12 @@ constexpr int kReferences = 3;
 
 struct Tensor {
   int n, h, w, c;
+  bool half = false;        // kept in 16 bits; its rows are rounded to them
   bool read = false;        // a step, an op outside or the caller reads its rows
   std::vector<int> sinks;   // layers that quantize it
   size_t base[kReferences];  // offset in the state; kNowhere: not kept
   int pixels() const { return n * h * w; }
+  size_t row_bytes() const { return size_t(c) * (half ? 2 : 4); }
 };
 
 struct Block {
@@ -69,7 +71,7 @@ struct Layer {
 };
 
 enum class Op : int { copy, conv, bilinear, nearest, average, maximum, mean, concat, import };
-enum class Post : int { relu, clamp, affine, add };
+enum class Post : int { relu, clamp, affine, add, half };
 
 struct PostOp {
   Post kind;
@@ -112,7 +114,7 @@ class Program {
   explicit Program(const std::string& isa);
   ~Program();
 
-  int add_tensor(int n, int h, int w, int c);
+  int add_tensor(int n, int h, int w, int c, bool half);
   int add_layer(Layer layer);
   void add_block(int layer, int phase, int plane, int group, const int8_t* weights,
                  const float* multiplier, const float* bias, int group_in, int group_out,
@@ -127,6 +129,7 @@ class Program {
   int n_steps() const { return int(steps_.size()); }
   const Tensor& tensor(int i) const { return tensors_.at(size_t(i)); }
   const char* isa() const { return kernels_->name; }
+  bool finite(const float* x, size_t n) const { return kernels_->finite(x, n); }
 
  private:
   friend class Frame;
@@ -141,6 +144,7 @@ class Program {
   std::vector<int> producer_;  // step of each tensor
   size_t state_bytes_[kReferences] = {};
   size_t norms_ = 0;  // offset in the state
+  int widest_ = 1;    // channels
   std::mutex mutex_;
   std::vector<std::unique_ptr<Scratch>> idle_;
 };
