@@ -319,7 +319,10 @@ class Raw:
         self.native = native = extension()
         assert STATUS.isa is not None
         self.program = program = native.Program(STATUS.isa)
-        self.input, self.output = program.add_tensor(1, 4, 5, 3), program.add_tensor(1, 4, 5, 2)
+        self.input, self.output = (
+            program.add_tensor(1, 4, 5, 3, False),
+            program.add_tensor(1, 4, 5, 2, False),
+        )
         self.step = program.add_step(native.Step("import", [], self.input))
         self.layer = program.add_layer(**self.layer_arguments())
         weights, multiplier = np.ones((1, 3, 2), np.int8), np.ones(2, np.float32)
