@@ -113,7 +113,8 @@ class NativeExecutor:
         frame.finish()
         cells = None
         if bit_map:
-            cells = bit_map_cells(inputs[0]) + float(self._layers[0].frame_bits)
+            bits = self._layers[0].frame_bits if self._layers else 0
+            cells = bit_map_cells(inputs[0]) + float(bits)
         return FrameRun(output, self._anchor_reports, cells)
 
     def residual(

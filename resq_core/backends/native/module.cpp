@@ -234,7 +234,8 @@ NB_MODULE(_native, m) {
             new (self) resq::Frame(std::move(program), state ? state->data() : nullptr, options,
                                    std::move(thresholds));
           },
-          "program"_a, "state"_a.none(), "anchor"_a, "reference"_a, "relative"_a,
+          // a converted copy would be gone before the frame runs
+          "program"_a, "state"_a.none().noconvert(), "anchor"_a, "reference"_a, "relative"_a,
           "look_everywhere"_a, "refresh"_a, "bits"_a, "timed"_a, "threads"_a, "thresholds"_a,
           nb::keep_alive<1, 3>())
       .def(
@@ -246,12 +247,13 @@ NB_MODULE(_native, m) {
                        {int64_t(data.shape(0)), int64_t(data.shape(1)), int64_t(data.shape(2)),
                         int64_t(data.shape(3))});
           },
-          nb::keep_alive<1, 3>())
+          "step"_a, "data"_a.noconvert(), nb::keep_alive<1, 3>())
       .def("run", &resq::Frame::run, nb::call_guard<nb::gil_scoped_release>())
       .def("read",
            [](const resq::Frame& frame, int tensor, const Output& out) {
              frame.read(tensor, out.data(), out.size());
-           })
+           },
+           "tensor"_a, "out"_a.noconvert())
       .def("finish", &finish)
       .def("bit_map",
            [](const resq::Frame& frame, int rows, int columns) {
