@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from torch import Tensor
 
-from resq_core.backends.extension import extension, native_status
+from resq_core.backends.extension import load_extension, native_status
 from resq_core.backends.native_executor import NativeExecutor
 from resq_core.backends.planning import UnplannableError
 from resq_core.backends.reference import ReferenceExecutor
@@ -45,7 +45,7 @@ def checked_backend(name: str) -> Backend:
     if name not in list(Backend):
         raise OptionError(f"backend is {name!r}; expected one of {[str(b) for b in Backend]}")
     if name == Backend.NATIVE:
-        extension()
+        load_extension()
     return Backend(name)
 
 

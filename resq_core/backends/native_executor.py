@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from resq_core.backends.extension import extension
+from resq_core.backends.extension import load_extension
 from resq_core.backends.planning import Import, NativePlan, NativeRun, TorchCall, plan_native
 from resq_core.bops import LayerReport, policy_cost
 from resq_core.executor import FrameRun, bit_map_cells, refreshes
@@ -73,7 +73,7 @@ class NativeExecutor:
         inputs: Sequence[Tensor],
         isa: str,
     ) -> None:
-        self._native = extension()
+        self._native = load_extension()
         self._graph = graph
         self._plan: NativePlan = plan_native(self._native, isa, graph, layers, inputs)
         self.backend = f"native ({isa})"

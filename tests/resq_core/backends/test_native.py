@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import resq_core
 from resq_core import QuantizedModel
-from resq_core.backends.extension import ISAS, extension, native_status
+from resq_core.backends.extension import ISAS, load_extension, native_status
 from resq_core.errors import BackendError
 from resq_core.stream import StepResult, Stream
 from tests.resq_core.backends.drawn import (
@@ -186,7 +186,7 @@ def test_every_instruction_set_gives_the_same_bits(
     model = everything.with_precision(precision)
     found = {}
     for isa in ISAS:
-        if isa not in extension().isas():
+        if isa not in load_extension().isas():
             continue
         monkeypatch.setenv("RESQ_ISA", isa)
         other = on(model, "native")  # plans anew
@@ -316,7 +316,7 @@ class Raw:
     """The extension, driven directly: a 1 × 1 convolution of 3 channels on 4 × 5 pixels."""
 
     def __init__(self) -> None:
-        self.native = native = extension()
+        self.native = native = load_extension()
         assert STATUS.isa is not None
         self.program = program = native.Program(STATUS.isa)
         self.input, self.output = (
