@@ -201,6 +201,8 @@ class Stream:
             raise StreamClosedError("the stream is closed; open a new one")
         inputs = tuple(t.detach() for t in check_inputs(x))
         reason = self._anchor_reason(inputs, anchor)
+        if self._state.input_shapes != tuple(tuple(t.shape) for t in inputs):
+            self._state.memory = None  # of another size: nothing in it can be refreshed
         try:
             with torch.no_grad():
                 run = self._run(inputs, reason is not None, bit_map)

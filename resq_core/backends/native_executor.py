@@ -195,7 +195,9 @@ class NativeExecutor:
             elif isinstance(item, Import):
                 value = env[item.slot]
                 if item.rows:
-                    value = value.reshape(1, 1, -1, value.shape[-1]).permute(0, 3, 1, 2)
+                    if value.ndim != 4:
+                        value = value.reshape(1, 1, -1, value.shape[-1])
+                    value = value.permute(0, 3, 1, 2)
                 frame.bind(item.step, value.detach().numpy())
             else:
                 self._call(item, frame, env)
@@ -222,7 +224,7 @@ class NativeExecutor:
         exposed = self._plan.tensors[slot]
         out = torch.empty(exposed.pixels)
         frame.read(exposed.tensor, out.numpy())
-        if exposed.pixels == exposed.shape:
+        if not exposed.rows:
             return out
         return out.permute(0, 2, 3, 1).reshape(exposed.shape)
 

@@ -129,11 +129,6 @@ def test_a_network_without_layers() -> None:
     run_both(Network([(1, 3, 9, 11)], [(nn.ReLU(), (0,))], [1]).eval(), COURSE)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="torch's batch norm and the native one differ in the last bit, and kept halves round it "
-    "to either side: 1e-4 of the largest value, where 1e-5 was promised",
-)
 def test_a_batch_norm_that_stands_alone() -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(8, affine=False).eval()
@@ -143,9 +138,6 @@ def test_a_batch_norm_that_stands_alone() -> None:
     run_both(Network([(2, 3, 16, 16)], steps, [3]).eval(), COURSE)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="native spreads the bits of a linear layer on [N, H, W, C] over the map"
-)
 def test_bit_map_of_a_linear_layer_on_rows_with_places() -> None:
     torch.manual_seed(0)
     network = Network([(1, 3, 9, 11)], [(Tokens(3, 1, False, flat=False), (0,))], [1]).eval()
@@ -351,10 +343,11 @@ class Raw:
             "tensor": self.input,
             "out": (4, 5, 2),
             "padding": (0, 0, 4, 5),
-            "frame": (1.0, -127.0, 127.0, 1.0),
+            "frame": (1.0, -127.0, 127.0, 1.0, 8),
             "planes": [1.0],
             "pool": [(1.0, 1.0, -127.0, 127.0, 1.0, 8, 0)],
             "quiet": 0.5,
+            "fresh": 0.5,
             "weight_norm": 1.0,
             "macs": 120.0,
             "image": True,
@@ -373,6 +366,7 @@ class Raw:
             "reference": 2,
             "relative": True,
             "look_everywhere": False,
+            "refresh": False,
             "bits": False,
             "timed": False,
             "threads": 1,
