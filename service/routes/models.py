@@ -20,7 +20,8 @@ router = APIRouter(prefix="/v1", tags=["models"])
 async def list_models(here: Here) -> dict[str, Any]:
     """Models with their classes, palettes and precisions; `default` is what a stream gets.
 
-    `serving` says which backend runs a model, and why not the native one; null before its first use.
+    `serving` says which backend runs a model, and why not the native one; null before it is
+    used for the first time.
     """
     engine = here.services.engine
     cards = [

@@ -27,7 +27,9 @@ def test_json_names_processor_torch_backend_and_times(monkeypatch: pytest.Monkey
     assert 1 <= found["processor"]["usable_cores"] <= found["processor"]["cores"]
     assert found["torch"]["version"] == torch.__version__
     assert found["self_test"]["agrees"]
-    assert found["self_test"]["times"]["reference"]["residual_ms"] > 0
+    for backend in {"reference", found["backend"]["name"]}:
+        assert found["self_test"]["times"][backend]["residual_ms"] > 0
+        assert found["self_test"]["times"][backend]["keyframe_ms"] > 0
 
 
 def test_without_the_extension_it_says_why_the_reference_serves(
@@ -41,7 +43,7 @@ def test_without_the_extension_it_says_why_the_reference_serves(
         extension._load.cache_clear()
     assert done.exit_code == 0, done.output
     words = " ".join(done.stdout.split())
-    assert "reference; no native extension: it was not built" in words
+    assert "reference; native cannot be used: it was not built" in words
 
 
 def test_backends_that_disagree_are_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
