@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from resq_core import selftest
-from resq_core.backends import extension
+from resq_core.backends.extension import _load, native_status
 from resq_core.model import QuantizedModel
 from service.cli import app
 
@@ -20,7 +20,7 @@ def test_json_names_processor_torch_backend_and_times(monkeypatch: pytest.Monkey
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    status = extension.native_status()
+    status = native_status()
     assert found["backend"]["isa"] == status.isa
     assert found["backend"]["name"] == ("reference" if status.reason else "native")
     assert found["processor"]["name"]
@@ -36,11 +36,11 @@ def test_without_the_extension_it_says_why_the_reference_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "resq_core.backends._native", None)  # type: ignore[arg-type]
-    extension._load.cache_clear()
+    _load.cache_clear()
     try:
         done = CliRunner().invoke(app, ["doctor"])
     finally:
-        extension._load.cache_clear()
+        _load.cache_clear()
     assert done.exit_code == 0, done.output
     words = " ".join(done.stdout.split())
     assert "reference; native cannot be used: it was not built" in words
