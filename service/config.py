@@ -27,7 +27,7 @@ class Config(BaseSettings):
         data_dir: where clips and their results are kept.
         models_dir: a folder of models of your own, NAME/card.json beside NAME/NAME.resq.
         backend: what runs models: auto, native or reference.
-        threads: frames that are inferred at the same time; 0 takes half of the usable cores.
+        threads: frames that are inferred at the same time; 0 takes one per usable core.
         max_streams: WebSocket connections at the same time.
         credits: frames that a client may have on their way.
         intake: encoded video frames that may wait for the decoder.
@@ -68,7 +68,7 @@ class Config(BaseSettings):
     @property
     def workers(self) -> int:
         """Inference threads, at least 1."""
-        return self.threads or max(1, usable_cores() // 2)
+        return self.threads or usable_cores()
 
     @property
     def threads_per_frame(self) -> int:
