@@ -12,7 +12,7 @@ ARGS   ?=
 export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test bench lint format clean
+.PHONY: help demo serve test sanitize bench lint format clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -29,6 +29,9 @@ serve: $(STAMP)  ## start the server and its web page on http://127.0.0.1:8000
 
 test: $(STAMP)   ## run the test suite
 	$(BIN)/python -m pytest $(ARGS)
+
+sanitize: $(STAMP) ## run the native backend's tests under address and undefined-behaviour sanitizers
+	VENV="$(VENV)" scripts/sanitize.sh $(ARGS)
 
 $(PEERS): $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[peers]"

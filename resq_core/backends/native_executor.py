@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from resq_core.backends.extension import extension
 from resq_core.backends.planning import Import, NativePlan, NativeRun, TorchCall, plan_native
 from resq_core.bops import LayerReport, policy_cost
-from resq_core.executor import FrameRun, bit_map_cells
+from resq_core.executor import FrameRun, bit_map_cells, refreshes
 from resq_core.graph import Graph, Ref, resolve
 from resq_core.policy import Policy, PolicyForm
 from resq_core.residual import LayerQuantizers, Reference
@@ -82,6 +82,7 @@ class NativeExecutor:
         self._macs = [graph.macs[op.name] for op in graph.ops]
         self._outputs = [r.slot for r in pytree.tree_leaves(graph.outputs) if isinstance(r, Ref)]
         self._sizes = _sizes(graph, self._layers, inputs)
+        self._refreshes = refreshes(layers, Reference.TRACKING)
         self._anchor_reports = tuple(self._anchor_report(i) for i in range(len(self._layers)))
         if self._plan.foreign:
             _log.warning(
@@ -97,6 +98,9 @@ class NativeExecutor:
         bit_map: bool,
     ) -> FrameRun:
         """Run a keyframe and, with a reference, replace `state.memory`."""
+        known = state.memory
+        if self._refreshes and reference is Reference.TRACKING and isinstance(known, _NativeMemory):
+            return self._refresh(inputs, known, bit_map)
         block = None
         if reference is None:
             state.memory = None
@@ -104,12 +108,13 @@ class NativeExecutor:
             memory = self._memory(state, reference)
             block = memory.block
             memory.policy = None
-        frame = self._frame(block, reference or Reference.TRACKING, None, False, False)
+        frame = self._frame(block, reference or Reference.TRACKING, None)
         output = self._run(frame, inputs)
         frame.finish()
         cells = None
         if bit_map:
-            cells = bit_map_cells(inputs[0]) + float(self._layers[0].frame_bits)
+            bits = self._layers[0].frame_bits if self._layers else 0
+            cells = bit_map_cells(inputs[0]) + float(bits)
         return FrameRun(output, self._anchor_reports, cells)
 
     def residual(
@@ -124,17 +129,26 @@ class NativeExecutor:
         memory = state.memory
         assert isinstance(memory, _NativeMemory)
         anew = memory.policy is not None and memory.policy != policy
-        frame = self._frame(memory.block, reference, policy, anew, bit_map)
+        frame = self._frame(memory.block, reference, policy, anew=anew, bits=bit_map)
         output = self._run(frame, inputs)
         stats = frame.finish()[self._order].tolist()
         memory.policy = policy
         reports = tuple(self._report(i, row) for i, row in enumerate(stats))
-        cells = None
-        if bit_map:
-            cells = bit_map_cells(inputs[0])
-            weighted = torch.from_numpy(frame.bit_map(*cells.shape))
-            cells = (weighted / max(sum(self._macs), 1)).float()
-        return FrameRun(output, reports, cells)
+        return FrameRun(output, reports, self._cells(frame, inputs) if bit_map else None)
+
+    def _refresh(self, inputs: Sequence[Tensor], memory: _NativeMemory, bit_map: bool) -> FrameRun:
+        """A keyframe made of what differs from the state."""
+        frame = self._frame(memory.block, Reference.TRACKING, None, refresh=True, bits=bit_map)
+        output = self._run(frame, inputs)
+        stats = frame.finish()[self._order].tolist()
+        memory.policy = None
+        reports = tuple(self._refresh_report(i, row) for i, row in enumerate(stats))
+        return FrameRun(output, reports, self._cells(frame, inputs) if bit_map else None)
+
+    def _cells(self, frame: Any, inputs: Sequence[Tensor]) -> Tensor:
+        rows, columns = bit_map_cells(inputs[0]).shape
+        weighted = torch.from_numpy(frame.bit_map(rows, columns))
+        return (weighted / max(sum(self._macs), 1)).float()
 
     def _memory(self, state: StreamState, reference: Reference) -> _NativeMemory:
         size = self._plan.program.state_bytes(_REFERENCES[reference])
@@ -150,16 +164,19 @@ class NativeExecutor:
         block: Tensor | None,
         reference: Reference,
         policy: Policy | None,
-        anew: bool,
-        bits: bool,
+        *,
+        anew: bool = False,
+        refresh: bool = False,
+        bits: bool = False,
     ) -> Any:
         return self._native.Frame(
             self._plan.program,
             None if block is None else block.numpy(),
-            anchor=policy is None,
+            anchor=policy is None and not refresh,
             reference=_REFERENCES[reference],
             relative=policy is not None and policy.form is PolicyForm.RELATIVE,
             look_everywhere=anew,
+            refresh=refresh,
             bits=bits,
             timed=False,
             threads=torch.get_num_threads(),
@@ -216,6 +233,14 @@ class NativeExecutor:
         return LayerReport(
             layer.op.name, macs, bops, 0, float(bits), float(bits > 0), 0.0, float(bits > 0)
         )
+
+    def _refresh_report(self, i: int, row: list[int]) -> LayerReport:
+        layer, macs, size = self._layers[i], self._macs[i], self._sizes[i]
+        share = row[_ACTIVE_IN] / size.pixels
+        bits = share * layer.frame_bits
+        bops = round(macs * layer.planes[0].weight.bits * bits)
+        active = row[_ACTIVE_OUT] / size.outputs
+        return LayerReport(layer.op.name, macs, bops, 0, bits, active, 0.0, share)
 
     def _report(self, i: int, row: list[int]) -> LayerReport:
         layer, macs, size = self._layers[i], self._macs[i], self._sizes[i]

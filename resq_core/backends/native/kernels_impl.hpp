@@ -304,7 +304,12 @@ inline __m128 quarter(Lanes v) {
   const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
   return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
-// Square roots of the sums over the lanes of four.
+// Square root of the sum over the lanes, added in the order of `norms4`.
+inline float norm1(Lanes v) {
+  const __m128 a = quarter(v), b = _mm_add_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_add_ss(b, _mm_movehdup_ps(b))));
+}
+// The same of four.
 inline void norms4(const Lanes* v, float* out) {
   __m128 a = quarter(v[0]), b = quarter(v[1]), c = quarter(v[2]), d = quarter(v[3]);
   _MM_TRANSPOSE4_PS(a, b, c, d);
@@ -380,14 +385,15 @@ inline Mask differ(const Lanes& a, const Lanes& b) {
 inline Lanes above_zero(const Lanes& v) {
   return lanewise([&](int i) { return v.v[i] > 0.0f ? v.v[i] : 0.0f; });
 }
-// Square roots of the sums over the lanes of four, added in the order of the wide variant.
+// Square root of the sum over the lanes, added in the order of the wide variant.
+inline float norm1(const Lanes& v) {
+  float half[8], quarter[4];
+  for (int i = 0; i < 8; ++i) half[i] = v.v[i] + v.v[i + 8];
+  for (int i = 0; i < 4; ++i) quarter[i] = half[i] + half[i + 4];
+  return sqrtf((quarter[0] + quarter[2]) + (quarter[1] + quarter[3]));
+}
 inline void norms4(const Lanes* v, float* out) {
-  for (int k = 0; k < 4; ++k) {
-    float half[8], quarter[4];
-    for (int i = 0; i < 8; ++i) half[i] = v[k].v[i] + v[k].v[i + 8];
-    for (int i = 0; i < 4; ++i) quarter[i] = half[i] + half[i + 4];
-    out[k] = sqrtf((quarter[0] + quarter[2]) + (quarter[1] + quarter[3]));
-  }
+  for (int k = 0; k < 4; ++k) out[k] = norm1(v[k]);
 }
 inline Lanes load_codes(const uint8_t* p, int n) {
   uint8_t bytes[16];
@@ -466,96 +472,96 @@ void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int c
   }
 }
 
-// δ = x − what was transmitted; whether any |δ| is above the quiet bound.
+// δ = x − what was transmitted, whether any |δ| is above the quiet bound, and ‖δ‖₂.
 inline bool residual(const Quantizers& q, const float* x, const float* against,
-                     uint8_t* const* codes, float* delta) {
-  const Lanes quiet = all(q.quiet);
-  Mask loud = 0;
+                     uint8_t* const* codes, float* delta, float* norm, bool* stale) {
+  const Lanes quiet = all(q.quiet), scale = all(q.plane_scale[0]), fresh = all(q.fresh);
+  Mask loud = 0, off = 0;
+  Lanes squares = all(0.0f);
   for (int c = 0; c < q.channels; c += 16) {
     const int n = q.channels - c;
     Lanes sent;
     if (against) {
       sent = load(against + c, n);
     } else {
-      sent = times(load_codes(codes[0] + c, n), all(q.plane_scale[0]));
+      sent = times(load_codes(codes[0] + c, n), scale);
       for (int p = 1; p < q.n_planes; ++p)
         sent = plus(sent, times(load_codes(codes[p] + c, n), all(q.plane_scale[p])));
     }
     const Lanes d = minus(load(x + c, n), sent);
     loud |= beyond(d, quiet);
+    off |= beyond(d, fresh);
+    squares = plus(squares, times(d, d));
     store(delta + c, d, 16);
   }
-  return loud != 0;
+  *stale = off != 0;
+  if (!loud) return false;
+  *norm = norm1(squares);
+  return true;
 }
 
-// Eq. 11: the first quantizer whose next one does not pay.
-inline int first_that_stays(const float* errors, int n, const Policy& policy) {
-  for (int i = 0; i + 1 < n; ++i) {
-    const float gap = errors[i] - errors[i + 1];
-    if (gap < policy.threshold || gap <= 0.0f) return i;
-  }
-  return n - 1;
-}
-
-template <int N>
-inline int choose_among(const Quantizers& q, const Policy& policy, const float* delta) {
-  constexpr int kWhole = (N + 3) / 4 * 4;
-  Lanes squares[kWhole];
-  for (int i = 0; i < kWhole; ++i) squares[i] = all(0.0f);
-  for (int c = 0; c < q.channels; c += 16) {
+// ‖δ − q(δ)‖₂, and whether q had to clamp.
+inline float error_norm(const PoolEntry& e, const float* delta, int channels, bool* clamped_any) {
+  const Lanes inverse = all(e.inverse), low = all(e.low), high = all(e.high), scale = all(e.scale);
+  Lanes squares = all(0.0f);
+  Mask outside = 0;
+  for (int c = 0; c < channels; c += 16) {
     const Lanes d = load(delta + c, 16);
-    for (int i = 0; i < N; ++i) {
-      const PoolEntry& e = q.pool[i];
-      Lanes rest = d;
-      if (e.bits) {
-        const Lanes code = rounded(between(times(d, all(e.inverse)), all(e.low), all(e.high)));
-        rest = minus(d, times(code, all(e.scale)));
-      }
-      squares[i] = plus(squares[i], times(rest, rest));
-    }
+    const Lanes steps = times(d, inverse), inside = between(steps, low, high);
+    outside |= differ(steps, inside);
+    const Lanes rest = minus(d, times(rounded(inside), scale));
+    squares = plus(squares, times(rest, rest));
   }
-  float errors[kWhole];
-  for (int i = 0; i < kWhole; i += 4) norms4(squares + i, errors + i);
-  for (int i = 0; i < N; ++i) errors[i] *= policy.gain;
-  return first_that_stays(errors, N, policy);
+  *clamped_any = outside != 0;
+  return norm1(squares);
 }
 
-int choose(const Quantizers& q, const Policy& policy, const float* delta) {
-  switch (q.n_pool) {
-    case 1: return 0;
-    case 2: return choose_among<2>(q, policy, delta);
-    case 3: return choose_among<3>(q, policy, delta);
-    case 4: return choose_among<4>(q, policy, delta);
-    case 5: return choose_among<5>(q, policy, delta);
-    case 6: return choose_among<6>(q, policy, delta);
-    case 7: return choose_among<7>(q, policy, delta);
-    case 8: return choose_among<8>(q, policy, delta);
-    default: return choose_among<9>(q, policy, delta);
+// Eq. 11: the first quantizer whose next one does not pay. `norm` is ‖δ‖₂.
+inline int choose(const Quantizers& q, const Policy& policy, const float* delta, float norm) {
+  const int last = q.n_pool - 1;
+  if (last == 0) return 0;
+  bool clamps = true;
+  float error = norm;
+  if (q.pool[0].bits) error = error_norm(q.pool[0], delta, q.channels, &clamps);
+  error *= policy.gain;
+  for (int i = 0; i < last; ++i) {
+    if (error < policy.threshold) return i;  // the next one's error is not below zero
+    // one of the same scale gives the same codes where nothing is clamped: nothing gained
+    if (!clamps && q.pool[i + 1].scale == q.pool[i].scale) return i;
+    const float next = error_norm(q.pool[i + 1], delta, q.channels, &clamps) * policy.gain;
+    const float gap = error - next;
+    if (gap < policy.threshold || gap <= 0.0f) return i;
+    error = next;
   }
+  return last;
 }
 
 // What adding the codes of δ to their plane, which saturates at int8, does.
 struct Sent {
   bool changed;
-  bool rest;  // |δ| may still be above the quiet bound
+  bool rest;   // |δ| may still be above the quiet bound
+  bool stale;  // or above the fresh one
 };
 
 inline Sent transmit(const Quantizers& q, const PoolEntry& e, const float* delta, uint8_t* codes,
                      bool write) {
-  if (e.bits == 0) return {false, true};
+  if (e.bits == 0) return {false, true, true};
   const Entry entry(e);
   const Lanes low = all(-128.0f), high = all(127.0f);
   const Lanes scale = all(q.plane_scale[e.plane]), quiet = all(q.quiet * kNearly);
-  Mask changed = 0, rest = 0;
+  const Lanes fresh = all(q.fresh);
+  Mask changed = 0, rest = 0, off = 0;
   for (int c = 0; c < q.channels; c += 16) {
     const int n = q.channels - c;
     const Lanes old = load_codes(codes + c, n), d = load(delta + c, 16);
     const Lanes now = between(plus(old, times(entry.code(d), entry.step)), low, high);
     changed |= differ(old, now);
-    rest |= beyond(minus(d, times(minus(now, old), scale)), quiet);
+    const Lanes left = minus(d, times(minus(now, old), scale));
+    rest |= beyond(left, quiet);
+    off |= beyond(left, fresh);
     if (write) store_codes(codes + c, now, n);
   }
-  return {changed != 0, rest != 0};
+  return {changed != 0, rest != 0, off != 0};
 }
 
 int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
@@ -571,20 +577,37 @@ int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
 
 Decision quantize_residual(const Quantizers& q, const Policy& policy, const float* x,
                            const float* against, uint8_t* const* codes, float* scratch) {
-  Decision d{0, 0, false, false};
-  if (!residual(q, x, against, codes, scratch)) return d;
-  d.index = choose(q, policy, scratch);
+  Decision d{0, 0, false, false, false};
+  float norm;
+  if (!residual(q, x, against, codes, scratch, &norm, &d.stale)) return d;
+  d.index = choose(q, policy, scratch, norm);
   const PoolEntry& entry = q.pool[d.index];
   if (d.index == q.n_pool - 1) d.clipped = count_beyond(q, entry, scratch);
   const Sent sent = transmit(q, entry, scratch, codes[entry.plane], true);
   d.active = sent.changed;
+  d.stale = sent.stale;
   if (against || (d.index == 0 && !d.active) || !sent.rest) return d;
   // what would the next frame do if the input stayed as it is?
-  if (!residual(q, x, nullptr, codes, scratch)) return d;
-  const int next = choose(q, policy, scratch);
+  if (!residual(q, x, nullptr, codes, scratch, &norm, &d.stale)) return d;
+  const int next = choose(q, policy, scratch, norm);
   const PoolEntry& again = q.pool[next];
   d.pending = next != 0 || transmit(q, again, scratch, codes[again.plane], false).changed;
   return d;
+}
+
+Refreshed refresh(const Quantizers& q, const float* x, uint8_t* codes) {
+  const Lanes inverse = all(q.frame_inverse), low = all(q.frame_low), high = all(q.frame_high);
+  const Lanes quiet = all(q.quiet * q.frame_inverse * kNearly);
+  Mask changed = 0, loud = 0;
+  for (int c = 0; c < q.channels; c += 16) {
+    const int n = q.channels - c;
+    const Lanes steps = times(load(x + c, n), inverse);
+    const Lanes code = rounded(between(steps, low, high));
+    changed |= differ(code, load_codes(codes + c, n));
+    loud |= beyond(minus(steps, code), quiet);
+    store_codes(codes + c, code, n);
+  }
+  return {changed != 0, loud != 0};
 }
 
 // ---------------------------------------------------------------- quantization of thin pixels
@@ -597,6 +620,13 @@ struct Thin {
   float x[4][kThin], delta[4][kThin];
   int32_t codes[4][kThin];  // signed
 };
+
+inline bool any_of(const int32_t* flags) {
+  int32_t any = 0;
+#pragma omp simd reduction(| : any)
+  for (int p = 0; p < kThin; ++p) any |= flags[p];
+  return any != 0;
+}
 
 inline void open_thin(Thin& t, const Quantizers& q, const float* const* channels, int first,
                       int count, const uint8_t* codes) {
@@ -659,47 +689,58 @@ void thin_frame(const Quantizers& q, const float* const* channels, int pixels, u
 }
 
 // δ of every pixel; returns whether any is loud.
-inline bool thin_residual(Thin& t, const Quantizers& q, int32_t* loud) {
-  for (int p = 0; p < kThin; ++p) loud[p] = 0;
+inline bool thin_residual(Thin& t, const Quantizers& q, int32_t* loud, int32_t* stale) {
+  for (int p = 0; p < kThin; ++p) loud[p] = stale[p] = 0;
   for (int c = 0; c < q.channels; ++c) {
 #pragma omp simd
     for (int p = 0; p < kThin; ++p) {
       t.delta[c][p] = t.x[c][p] - float(t.codes[c][p]) * q.plane_scale[0];
       loud[p] |= int32_t(fabsf(t.delta[c][p]) > q.quiet);
+      stale[p] |= int32_t(fabsf(t.delta[c][p]) > q.fresh);
     }
   }
-  int32_t any = 0;
-#pragma omp simd reduction(| : any)
-  for (int p = 0; p < kThin; ++p) any |= loud[p];
-  return any != 0;
+  return any_of(loud);
 }
 
-inline void thin_choose(const Thin& t, const Quantizers& q, const Policy& policy, int32_t* index) {
-  const int last = q.n_pool - 1;
-  for (int p = 0; p < kThin; ++p) index[p] = last;
-  if (last == 0) return;
-  float above[kThin], error[kThin];
-  for (int i = last; i >= 0; --i) {
-    const PoolEntry e = q.pool[i];
-    float squares[kThin] = {};
-    for (int c = 0; c < q.channels; ++c) {
+inline void thin_error(const Thin& t, const Quantizers& q, const Policy& policy,
+                       const PoolEntry& e, float* error) {
+  float squares[kThin] = {};
+  for (int c = 0; c < q.channels; ++c) {
+    if (e.bits) {
 #pragma omp simd
       for (int p = 0; p < kThin; ++p) {
         const float d = t.delta[c][p];
         const float rest = d - code_of(d, e.inverse, e.low, e.high) * e.scale;
         squares[p] += rest * rest;
       }
-    }
+    } else {
 #pragma omp simd
-    for (int p = 0; p < kThin; ++p) error[p] = sqrtf(squares[p]) * policy.gain;
-    if (i < last) {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) {
-        const float gap = error[p] - above[p];
-        index[p] = (gap < policy.threshold) | (gap <= 0.0f) ? i : index[p];
-      }
+      for (int p = 0; p < kThin; ++p) squares[p] += t.delta[c][p] * t.delta[c][p];
     }
-    memcpy(above, error, sizeof above);
+  }
+#pragma omp simd
+  for (int p = 0; p < kThin; ++p) error[p] = sqrtf(squares[p]) * policy.gain;
+}
+
+// Eq. 11 for every pixel: those still `open` go on to the next quantizer.
+inline void thin_choose(const Thin& t, const Quantizers& q, const Policy& policy,
+                        const int32_t* loud, int32_t* index) {
+  for (int p = 0; p < kThin; ++p) index[p] = 0;
+  if (q.n_pool == 1) return;
+  float error[kThin], next[kThin];
+  int32_t open[kThin];
+  thin_error(t, q, policy, q.pool[0], error);
+#pragma omp simd
+  for (int p = 0; p < kThin; ++p) open[p] = loud[p] & int32_t(!(error[p] < policy.threshold));
+  for (int i = 0; i + 1 < q.n_pool && any_of(open); ++i) {
+    thin_error(t, q, policy, q.pool[i + 1], next);
+#pragma omp simd
+    for (int p = 0; p < kThin; ++p) {
+      const float gap = error[p] - next[p];
+      open[p] &= int32_t(!((gap < policy.threshold) | (gap <= 0.0f)));
+      index[p] += open[p];
+    }
+    memcpy(error, next, sizeof error);
   }
 }
 
@@ -724,36 +765,70 @@ inline void thin_transmit(Thin& t, const Quantizers& q, const int32_t* index, co
 }
 
 int thin_quantize(const Quantizers& q, const Policy& policy, const float* const* channels,
-                  int pixels, uint8_t* codes, ThinDecision* decisions) {
+                  int pixels, uint8_t* codes, uint8_t* marks, ThinDecision* decisions) {
   Thin t;
   int listed = 0;
   const int top = q.n_pool - 1;
   const float high = (q.pool[top].high + 0.5f) * q.pool[top].scale;
   const float low = (q.pool[top].low - 0.5f) * q.pool[top].scale;
-  int32_t loud[kThin], index[kThin], changed[kThin], next[kThin], would[kThin];
+  int32_t loud[kThin], stale[kThin], index[kThin], changed[kThin];
+  int32_t next[kThin], again[kThin], would[kThin];
   for (int first = 0; first < pixels; first += kThin) {
     const int count = pixels - first < kThin ? pixels - first : kThin;
     open_thin(t, q, channels, first, count, codes);
-    if (!thin_residual(t, q, loud)) continue;
-    thin_choose(t, q, policy, index);
+    const bool any = thin_residual(t, q, loud, stale);
+    if (any) thin_choose(t, q, policy, loud, index);
+    if (!any || (q.n_pool > 1 && !q.pool[0].bits && !any_of(index))) {  // left alone, all of them
+      for (int p = 0; p < count; ++p) marks[first + p] = uint8_t(stale[p] * kStale);
+      continue;
+    }
     int32_t clipped[kThin] = {};
     if (q.pool[top].bits)
       for (int c = 0; c < q.channels; ++c)
         for (int p = 0; p < kThin; ++p)
           clipped[p] += int32_t(t.delta[c][p] > high) + int32_t(t.delta[c][p] < low);
     thin_transmit(t, q, index, loud, changed, true);
-    const bool rest = thin_residual(t, q, next);
-    int32_t again[kThin];
+    const bool rest = thin_residual(t, q, next, stale);
     if (rest) {
-      thin_choose(t, q, policy, again);
+      thin_choose(t, q, policy, next, again);
       thin_transmit(t, q, again, next, would, false);
     }
     for (int p = 0; p < count; ++p) {
+      marks[first + p] = uint8_t(stale[p] * kStale);
       if (!loud[p] || (index[p] == 0 && !changed[p] && !clipped[p])) continue;
       const bool looked = index[p] != 0 || changed[p];
       const bool pending = looked && rest && next[p] && (again[p] != 0 || would[p]);
-      decisions[listed++] = {
-          first + p, {index[p], index[p] == top ? clipped[p] : 0, changed[p] != 0, pending}};
+      decisions[listed++] = {first + p,
+                             {index[p], index[p] == top ? clipped[p] : 0, changed[p] != 0, pending,
+                              stale[p] != 0}};
+    }
+    close_thin(t, q, first, count, codes);
+  }
+  return listed;
+}
+
+int thin_refresh(const Quantizers& q, const float* const* channels, int pixels, uint8_t* codes,
+                 uint8_t* marks, ThinDecision* decisions) {
+  Thin t;
+  int listed = 0;
+  const float quiet = q.quiet * q.frame_inverse * kNearly;
+  for (int first = 0; first < pixels; first += kThin) {
+    const int count = pixels - first < kThin ? pixels - first : kThin;
+    open_thin(t, q, channels, first, count, codes);
+    int32_t loud[kThin] = {}, changed[kThin] = {};
+    for (int c = 0; c < q.channels; ++c) {
+#pragma omp simd
+      for (int p = 0; p < kThin; ++p) {
+        const float steps = t.x[c][p] * q.frame_inverse;
+        const float code = (clamped(steps, q.frame_low, q.frame_high) + kRound) - kRound;
+        loud[p] |= int32_t(fabsf(steps - code) > quiet);
+        changed[p] |= int32_t(code) ^ t.codes[c][p];
+        t.codes[c][p] = int32_t(code);
+      }
+    }
+    for (int p = 0; p < count; ++p) {
+      marks[first + p] = uint8_t(loud[p] * kPending);
+      if (changed[p]) decisions[listed++] = {first + p, {0, 0, true, loud[p] != 0, false}};
     }
     close_thin(t, q, first, count, codes);
   }
@@ -957,6 +1032,11 @@ void merge(uint8_t* out, const uint8_t* in, int n) {
   for (int i = 0; i < n; ++i) out[i] = uint8_t(out[i] | in[i]);
 }
 
+void merge_bits(uint8_t* out, const uint8_t* in, uint8_t bits, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = uint8_t(out[i] | (in[i] & bits));
+}
+
 int compress(const uint8_t* map, int n, int first, int32_t* out) {
   int found = 0, i = 0;
   for (; i + 8 <= n; i += 8) {
@@ -973,9 +1053,10 @@ int compress(const uint8_t* map, int n, int first, int32_t* out) {
 
 const Kernels kTable = {
     RESQ_NAME(RESQ_ISA), tile, packed_bytes, pack, gemm, depthwise, quantize_frame,
-    quantize_residual, thin_frame, thin_quantize, round_half, store_half, load_half,
+    quantize_residual, refresh, thin_frame,
+    thin_quantize, thin_refresh, round_half, store_half, load_half,
     add_half, join, finite, relu, clamp, add, affine, blend, blend_half,
-    maximum, divide, merge, compress,
+    maximum, divide, merge, merge_bits, compress,
 };
 
 }  // namespace

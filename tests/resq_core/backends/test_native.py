@@ -1,0 +1,463 @@
+"""The native executor against the reference, which defines what is right.
+
+`RESQ_EXAMPLES=500` draws that many networks, others each time: a search by hand.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import resq_core
+from resq_core import QuantizedModel
+from resq_core.backends.extension import ISAS, extension, native_status
+from resq_core.errors import BackendError
+from resq_core.stream import StepResult, Stream
+from tests.resq_core.backends.drawn import (
+    Course,
+    Network,
+    Tokens,
+    assert_same,
+    courses,
+    frames_of,
+    leaves,
+    networks,
+    on,
+    places_rows,
+    rounds_alike,
+)
+from tests.resq_core.networks import Everything, Plain, moving_clip, seeded
+
+STATUS = native_status()
+pytestmark = pytest.mark.skipif(
+    STATUS.isa is None, reason=f"no native backend here: {STATUS.reason}"
+)
+
+EXAMPLES = os.environ.get("RESQ_EXAMPLES")
+MILD = ("new", "move", "move", "new")
+COURSE = Course(
+    precision="W8A8->W8A{0,4,8}",
+    reference="tracking",
+    policy="relative",
+    threshold=None,
+    period=20,
+    frames=("new", "move", "move", "still", "loud", "move", "dark", "new", "move", "move"),
+    update=(6, 4, 0.02),
+)
+
+
+def drawn(default: int) -> settings:
+    return settings(
+        max_examples=int(EXAMPLES or default),
+        derandomize=EXAMPLES is None,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def calibrated(network: Network, course: Course, grid: str, granularity: str) -> QuantizedModel:
+    model = resq_core.quantize(
+        network,
+        course.precision,
+        grid=grid,
+        granularity=granularity,
+        backend="reference",
+        policy=course.policy,
+        threshold=course.threshold,
+    )
+    model.calibrate([frames_of(network.shapes, MILD)], samples=3, points=4)
+    return model
+
+
+def run_both(
+    network: Network,
+    course: Course,
+    grid: str = "aligned",
+    granularity: str = "channel",
+    bit_map: bool = True,
+) -> None:
+    model = calibrated(network, course, grid, granularity)
+    streams = [
+        on(model, backend).stream(period=course.period, reference=course.reference)
+        for backend in ("reference", "native")
+    ]
+    when, period, threshold = course.update
+    for i, frame in enumerate(frames_of(network.shapes, course.frames)):
+        if i == when:
+            for stream in streams:
+                stream.update(period=period, threshold=threshold)
+        expected, got = (s.step(frame, bit_map=True, layers=True) for s in streams)
+        assert_same(expected, got, bit_map)
+
+
+def test_drawn_networks() -> None:
+    """Where rounding may differ in the last bit, one network in ten may meet a tie."""
+    ran, tied = [0], [0]
+
+    @given(
+        networks(),
+        courses(),
+        st.sampled_from(["aligned", "free"]),
+        st.sampled_from(["channel", "tensor"]),
+    )
+    @drawn(15)
+    def draw(network: Network, course: Course, grid: str, granularity: str) -> None:
+        note(repr(network))
+        ran[0] += 1
+        try:
+            run_both(network, course, grid, granularity, bit_map=not places_rows(network))
+        except AssertionError:
+            if rounds_alike(network):
+                raise
+            tied[0] += 1
+
+    draw()
+    assert tied[0] <= max(1, ran[0] // 10)
+
+
+def test_a_network_without_layers() -> None:
+    run_both(Network([(1, 3, 9, 11)], [(nn.ReLU(), (0,))], [1]).eval(), COURSE)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="native spreads the bits of a linear layer on [N, H, W, C] over the map"
+)
+def test_bit_map_of_a_linear_layer_on_rows_with_places() -> None:
+    torch.manual_seed(0)
+    network = Network([(1, 3, 9, 11)], [(Tokens(3, 1, False, flat=False), (0,))], [1]).eval()
+    run_both(network, COURSE)
+
+
+# ---- one result, whoever computes it
+
+
+def record(result: StepResult) -> list[Tensor]:
+    """Everything that a frame gave, as tensors to compare bit by bit."""
+    assert result.layers is not None
+    assert result.bit_map is not None
+    reports = [
+        [r.mean_bits, r.active_fraction, r.clipped_fraction, r.input_active_fraction]
+        for r in result.layers
+    ]
+    return [*leaves(result.output), torch.tensor(reports), result.bit_map]
+
+
+def play(stream: Stream, clip: Tensor) -> list[list[Tensor]]:
+    return [record(stream.step(x[None], bit_map=True, layers=True)) for x in clip]
+
+
+def assert_equal_bits(expected: list[list[Tensor]], got: list[list[Tensor]]) -> None:
+    for i, (a, b) in enumerate(zip(expected, got, strict=True)):
+        for x, y in zip(a, b, strict=True):
+            assert torch.equal(x, y), f"frame {i}"
+
+
+PRECISIONS = ["W8A8->W8A{0,4,8}", "W8A8->W4A4", "W8A8"]
+
+
+@pytest.fixture(scope="module")
+def everything() -> QuantizedModel:
+    model = resq_core.quantize(seeded(Everything), PRECISIONS[0], period=6, backend="native")
+    model.calibrate([moving_clip(8, 1), moving_clip(8, 2)], also=PRECISIONS, samples=4, points=5)
+    return model
+
+
+@pytest.fixture
+def restore_threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("reference", ["tracking", "keyframe", "previous"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_instruction_set_gives_the_same_bits(
+    everything: QuantizedModel, precision: str, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = everything.with_precision(precision)
+    found = {}
+    for isa in ISAS:
+        if isa not in extension().isas():
+            continue
+        monkeypatch.setenv("RESQ_ISA", isa)
+        other = on(model, "native")  # plans anew
+        found[isa] = play(other.stream(reference=reference), moving_clip(8))
+        assert other._runtime is not None
+        assert other._runtime.backend_for((moving_clip(1),)) == f"native ({isa})"
+    for isa in found:
+        assert_equal_bits(found["portable"], found[isa])
+
+
+@pytest.mark.parametrize("reference", ["tracking", "keyframe", "previous"])
+@pytest.mark.usefixtures("restore_threads")
+def test_any_number_of_threads_gives_the_same_bits(
+    everything: QuantizedModel, reference: str
+) -> None:
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(play(everything.stream(reference=reference), moving_clip(10)))
+    assert_equal_bits(found[0], found[1])
+    assert_equal_bits(found[0], found[2])
+
+
+def test_streams_in_two_threads_at_once_give_what_one_gives_alone(
+    everything: QuantizedModel,
+) -> None:
+    clips = [moving_clip(40, 1), moving_clip(40, 2)]
+    alone = [play(everything.stream(), clip) for clip in clips]
+    with ThreadPoolExecutor(2) as threads:
+        together = threads.map(play, [everything.stream(), everything.stream()], clips)
+        for expected, got in zip(alone, together, strict=True):
+            assert_equal_bits(expected, got)
+
+
+def test_interleaved_streams_do_not_meet(everything: QuantizedModel) -> None:
+    settings_ = [
+        (everything.with_precision(precision), reference)
+        for precision in PRECISIONS
+        for reference in ("tracking", "keyframe", "previous")
+    ]
+    clips = [moving_clip(8, seed) for seed in range(len(settings_))]
+    alone = [
+        play(model.stream(reference=reference), clip)
+        for (model, reference), clip in zip(settings_, clips, strict=True)
+    ]
+    streams = [model.stream(reference=reference) for model, reference in settings_]
+    mixed: list[list[list[Tensor]]] = [[] for _ in streams]
+    for i in range(8):
+        for k, stream in enumerate(streams):
+            mixed[k] += play(stream, clips[k][i : i + 1])
+    for expected, got in zip(alone, mixed, strict=True):
+        assert_equal_bits(expected, got)
+
+
+def test_a_clip_of_other_size_in_between_changes_nothing(everything: QuantizedModel) -> None:
+    """A program lends its scratch to frames of every kind in turn."""
+    small, large = moving_clip(4), moving_clip(4, shape=(1, 3, 24, 32))
+    expected = play(everything.stream(), torch.cat([small]))
+    stream = everything.stream()
+    play(stream, large)
+    again = stream.step(small[:1], bit_map=True, layers=True)
+    assert again.reason == "size_changed"
+    assert_equal_bits(expected, [record(again), *play(stream, small[1:])])
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("precision", ["W8A8->W8A8", "W8A8->W8A{0,4,8}"])
+def test_tracking_does_not_drift(precision: str) -> None:
+    """One keyframe and 100,000 frames later, a picture that stays is as good as at first.
+
+    With 8 bits for every pixel it is what a keyframe gives, code by code.
+    """
+    torch.set_num_threads(1)
+    clip = moving_clip(50, shape=(1, 3, 4, 6))
+    model = resq_core.quantize(seeded(Plain), precision, period=1_000_000, backend="native")
+    model.calibrate([clip], samples=4, points=5)
+    stream = model.stream(reference="tracking")
+    keyframe: Tensor = stream.step(clip[-1:]).output
+    assert stream._runtime.backend_for((clip[:1],)).startswith("native")
+    executor, state = stream._runtime._executor((clip[:1],))[1], stream._state
+    reference, policy = stream.options.reference, stream.options.policy
+
+    def gap_after(frames: int) -> float:
+        with torch.no_grad():
+            for i in range(frames):
+                executor.residual((clip[i % 50][None],), state, reference, policy, False)
+            for _ in range(5):
+                run = executor.residual((clip[-1:],), state, reference, policy, False)
+        return float((run.output - keyframe).abs().max() / keyframe.abs().max())
+
+    early, late = gap_after(50), gap_after(100_000)
+    assert late <= (0.0 if precision == "W8A8->W8A8" else 1.5 * early)
+    assert early < 0.05
+
+
+# ---- what the program cannot hold, and callers that are wrong
+
+
+class AcrossColumns(nn.Module):
+    """A linear layer over the width of an image that a convolution reads as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv(x), self.linear(x)
+
+
+def test_what_cannot_be_planned_is_said_and_the_reference_serves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clip = moving_clip(4, shape=(1, 3, 8, 8))
+    model = resq_core.quantize(seeded(AcrossColumns), "W8A8->W8A4", backend="auto")
+    model.calibrate([clip], samples=2, points=3)
+    expected = on(model, "reference").stream().step(clip[:1])
+    with caplog.at_level("WARNING", "resq_core"):
+        got = model.stream().step(clip[:1])
+    assert "the reference backend serves, native cannot: a value is read both" in caplog.text
+    for a, b in zip(leaves(expected.output), leaves(got.output), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(BackendError, match="both as an image and as rows"):
+        on(model, "native").stream().step(clip[:1])
+
+
+class Raw:
+    """The extension, driven directly: a 1 × 1 convolution of 3 channels on 4 × 5 pixels."""
+
+    def __init__(self) -> None:
+        self.native = native = extension()
+        assert STATUS.isa is not None
+        self.program = program = native.Program(STATUS.isa)
+        self.input, self.output = (
+            program.add_tensor(1, 4, 5, 3, False),
+            program.add_tensor(1, 4, 5, 2, False),
+        )
+        self.step = program.add_step(native.Step("import", [], self.input))
+        self.layer = program.add_layer(**self.layer_arguments())
+        weights, multiplier = np.ones((1, 3, 2), np.int8), np.ones(2, np.float32)
+        program.add_block(self.layer, 0, 0, 0, 1, weights, multiplier, None)
+        program.add_step(native.Step("conv", [], self.output, self.layer))
+        program.mark_read(self.output)
+        program.finish()
+
+    def layer_arguments(self, **other: Any) -> dict[str, Any]:
+        return {
+            "tensor": self.input,
+            "out": (4, 5, 2),
+            "padding": (0, 0, 4, 5),
+            "frame": (1.0, -127.0, 127.0, 1.0),
+            "planes": [1.0],
+            "pool": [(1.0, 1.0, -127.0, 127.0, 1.0, 8, 0)],
+            "quiet": 0.5,
+            "weight_norm": 1.0,
+            "macs": 120.0,
+            "image": True,
+            "phases": [(1, 1, 0, 0, 1, 1, [0], [0])],
+        } | other
+
+    def state(self, nbytes: int | None = None, offset: int = 0) -> np.ndarray:
+        nbytes = self.program.state_bytes(2) if nbytes is None else nbytes
+        whole = np.full(nbytes + 128, 128, np.uint8)
+        start = -whole.ctypes.data % 64 + offset
+        return whole[start : start + nbytes]
+
+    def frame(self, state: Any, **other: Any) -> Any:
+        options = {
+            "anchor": True,
+            "reference": 2,
+            "relative": True,
+            "look_everywhere": False,
+            "bits": False,
+            "timed": False,
+            "threads": 1,
+            "thresholds": [0.1],
+        }
+        return self.native.Frame(self.program, state, **options | other)
+
+    def run(self, state: Any, x: np.ndarray, **other: Any) -> np.ndarray:
+        frame = self.frame(state, **other)
+        frame.bind(self.step, x)
+        frame.run(0, 2)
+        out = np.empty((1, 2, 4, 5), np.float32)
+        frame.read(self.output, out)
+        frame.finish()
+        return out
+
+
+IMAGE = np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5) % 7
+
+
+def test_the_extension_by_itself_runs_a_frame() -> None:
+    raw, total = Raw(), IMAGE.sum(1, keepdims=True).repeat(2, 1)
+    state = raw.state()
+    assert np.array_equal(raw.run(state, IMAGE), total)
+    assert np.array_equal(raw.run(state, IMAGE[..., ::-1], anchor=False), total[..., ::-1])
+    assert np.array_equal(raw.run(None, IMAGE), total)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "act"),
+    [
+        (ValueError, "too small", lambda r: r.frame(r.state(64))),
+        (ValueError, "not aligned to 64 bytes", lambda r: r.frame(r.state(offset=4))),
+        (ValueError, "needs a state", lambda r: r.frame(None, anchor=False)),
+        (ValueError, "reference is 0 to 2", lambda r: r.frame(r.state(), reference=3)),
+        (ValueError, "a threshold per layer", lambda r: r.frame(r.state(), thresholds=[])),
+        (TypeError, "arguments", lambda r: r.frame(r.state().view(np.int8))),
+        (TypeError, "arguments", lambda r: r.frame(r.state().view(np.float32))),
+        (TypeError, "arguments", lambda r: r.frame(r.state()[::2])),
+        (TypeError, "arguments", lambda r: r.frame(r.state().reshape(-1, 64))),
+        (
+            TypeError,
+            "arguments",
+            lambda r: r.frame(r.state()).read(r.output, np.empty((1, 2, 4, 5))),
+        ),
+        (RuntimeError, "not bound", lambda r: r.frame(r.state()).run(0, 2)),
+        (IndexError, "out of range", lambda r: r.frame(r.state()).run(0, 3)),
+        (IndexError, "out of range", lambda r: r.frame(r.state()).run(-1, 1)),
+        (ValueError, "another shape", lambda r: r.run(r.state(), IMAGE[..., :4])),
+        (ValueError, "another shape", lambda r: r.run(r.state(), IMAGE.repeat(2, 0))),
+        (TypeError, "arguments", lambda r: r.run(r.state(), IMAGE.astype(np.float64))),
+        (TypeError, "arguments", lambda r: r.run(r.state(), IMAGE[0])),
+        (IndexError, "range", lambda r: r.frame(r.state()).bind(9, IMAGE)),
+        (
+            IndexError,
+            "range",
+            lambda r: r.frame(r.state()).read(9, np.empty((1, 2, 4, 5), np.float32)),
+        ),
+        (
+            ValueError,
+            "another size",
+            lambda r: r.frame(r.state()).read(r.output, np.empty((1, 2, 4, 4), np.float32)),
+        ),
+        (
+            RuntimeError,
+            "not kept",
+            lambda r: r.frame(r.state()).read(r.input, np.empty((1, 3, 4, 5), np.float32)),
+        ),
+        (ValueError, "cannot run the mmx kernels", lambda r: r.native.Program("mmx")),
+        (ValueError, "no step is called twist", lambda r: r.native.Step("twist", [], 0)),
+        (
+            ValueError,
+            "holds its input",
+            lambda r: r.program.add_layer(**r.layer_arguments(padding=(0, 0, 3, 5))),
+        ),
+        (
+            ValueError,
+            "taps in x",
+            lambda r: r.program.add_layer(
+                **r.layer_arguments(phases=[(1, 1, 0, 0, 1, 1, [0], [1])])
+            ),
+        ),
+        (
+            ValueError,
+            "names a plane",
+            lambda r: r.program.add_layer(
+                **r.layer_arguments(pool=[(1.0, 1.0, -127.0, 127.0, 1.0, 8, 1)])
+            ),
+        ),
+        (
+            ValueError,
+            "1 to 9 planes",
+            lambda r: r.program.add_layer(**r.layer_arguments(planes=[1.0] * 10)),
+        ),
+    ],
+)
+def test_what_would_reach_beyond_memory_is_an_error(
+    error: type[Exception], message: str, act: Any
+) -> None:
+    raw = Raw()
+    with pytest.raises(error, match=message):
+        act(raw)
+    assert np.array_equal(Raw().run(raw.state(), IMAGE), IMAGE.sum(1, keepdims=True).repeat(2, 1))
