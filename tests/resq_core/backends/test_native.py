@@ -199,7 +199,7 @@ def test_every_instruction_set_gives_the_same_bits(
         other = on(model, "native")  # plans anew
         found[isa] = play(other.stream(reference=reference), moving_clip(8))
         assert other._runtime is not None
-        assert other._runtime.backend_for((moving_clip(1),)) == f"native ({isa})"
+        assert other._runtime.serving((moving_clip(1),)).backend == f"native ({isa})"
     for isa in found:
         assert_equal_bits(found["portable"], found[isa])
 
@@ -272,7 +272,7 @@ def test_tracking_does_not_drift(precision: str) -> None:
     model.calibrate([clip], samples=4, points=5)
     stream = model.stream(reference="tracking")
     keyframe: Tensor = stream.step(clip[-1:]).output
-    assert stream._runtime.backend_for((clip[:1],)).startswith("native")
+    assert stream._runtime.serving((clip[:1],)).backend.startswith("native")
     executor, state = stream._runtime._executor((clip[:1],))[1], stream._state
     reference, policy = stream.options.reference, stream.options.policy
 
