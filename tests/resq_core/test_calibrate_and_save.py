@@ -49,7 +49,7 @@ def test_a_mix_of_still_and_moving_clips_clips_less_than_a_still_one() -> None:
     lively = moving_clip(6, 5) * torch.linspace(0.5, 1.5, 6)[:, None, None, None]
     clipped = {}
     for name, clips in {"still": [still], "mix": [still, lively]}.items():
-        q = resq_core.quantize(seeded(Plain), "W8A8->W8A8", period=6)
+        q = resq_core.quantize(seeded(Plain), "W8A8->W8A8", period=6, grid="free")
         q.calibrate(clips, samples=12)
         stream = q.stream(reference="keyframe")
         clipped[name] = sum(stream.step(lively[i : i + 1]).clipped_fraction for i in range(6))
