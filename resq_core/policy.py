@@ -21,7 +21,7 @@ class PolicyForm(StrEnum):
     PAPER: ‖δ − q(δ)‖·‖ŵ‖_F against an absolute τ (Eq. 10, 11). τ then means something else in
         every layer and network.
     RELATIVE: ‖δ − q(δ)‖ divided by the layer's mean keyframe pixel norm, against one ρ for all
-        layers.
+        layers; a quantizer is compared with the best of the later ones.
     """
 
     PAPER = "paper"
@@ -77,6 +77,11 @@ class Policy:
         """The threshold of one layer."""
         return self.threshold * self.factors.get(layer, 1.0)
 
+    @property
+    def looks_ahead(self) -> bool:
+        """A quantizer is compared with all later ones; see `choose`."""
+        return self.form is PolicyForm.RELATIVE
+
     def gain(self, weight_norm: float, keyframe_norm: float) -> float:
         """Factor on ‖δ − q(δ)‖: ‖ŵ‖_F, or one over the mean keyframe pixel norm mean‖x^k‖."""
         if self.form is PolicyForm.PAPER:
@@ -90,7 +95,7 @@ def _is_number(value: object) -> bool:
     return math.isfinite(value)
 
 
-def choose(errors: Sequence[Tensor], threshold: float) -> Tensor:
+def choose(errors: Sequence[Tensor], threshold: float, ahead: bool = False) -> Tensor:
     """Eq. 11: the first quantizer i whose next one lowers the error by less than τ.
 
     The last quantizer is the fallback. A next quantizer that lowers nothing never pays, so a gap
@@ -99,12 +104,16 @@ def choose(errors: Sequence[Tensor], threshold: float) -> Tensor:
     Args:
         errors: ε_1…ε_n, one map per quantizer from low to high bits, all of one shape.
         threshold: τ ≥ 0.
+        ahead: compare with the best of all later quantizers, not with the next one. Where the
+            next one is out of reach of a large change, that change is still worth its bits.
 
     Returns:
         int64 index map of that shape, values 0 to n − 1.
     """
     index = torch.full_like(errors[0], len(errors) - 1, dtype=torch.int64)
+    best = errors[-1]
     for i in range(len(errors) - 2, -1, -1):
-        gap = errors[i] - errors[i + 1]
+        gap = errors[i] - (best if ahead else errors[i + 1])
         index = index.masked_fill_((gap < threshold) | (gap <= 0), i)
+        best = torch.minimum(best, errors[i])
     return index

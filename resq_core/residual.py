@@ -368,7 +368,7 @@ def _transmit_chosen(
         torch.linalg.vector_norm(values - new * entry.scale, dim=-1) * gain
         for new, entry in zip(candidates, pool, strict=True)
     ]
-    index = choose(errors, policy.threshold_for(layer.op.name))
+    index = choose(errors, policy.threshold_for(layer.op.name), policy.looks_ahead)
     clipped = int(_beyond(values[index == len(pool) - 1], pool[-1]).sum())
     bit_map = torch.full(loud.shape, float(pool[0].bits), device=delta.device)
     table = torch.tensor([float(entry.bits) for entry in pool], device=delta.device)

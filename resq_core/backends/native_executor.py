@@ -226,7 +226,7 @@ class NativeExecutor:
         frame.read(exposed.tensor, out.numpy())
         if not exposed.rows:
             return out
-        return out.permute(0, 2, 3, 1).reshape(exposed.shape)
+        return out.permute(0, 2, 3, 1).reshape(exposed.shape).contiguous()
 
     def _anchor_report(self, i: int) -> LayerReport:
         layer, macs = self._layers[i], self._macs[i]

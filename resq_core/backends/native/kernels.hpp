@@ -71,6 +71,7 @@ struct Quantizers {
 
 struct Policy {
   float gain, threshold;
+  bool ahead;  // a quantizer is compared with the best of the later ones, not with the next
 };
 
 // What became of one residual pixel.

@@ -516,22 +516,33 @@ inline float error_norm(const PoolEntry& e, const float* delta, int channels, bo
   return norm1(squares);
 }
 
-// Eq. 11: the first quantizer whose next one does not pay. `norm` is ‖δ‖₂.
+// Eq. 11: the first quantizer that no later one betters by the threshold. `norm` is ‖δ‖₂.
 inline int choose(const Quantizers& q, const Policy& policy, const float* delta, float norm) {
   const int last = q.n_pool - 1;
   if (last == 0) return 0;
+  float errors[kMaxPool];
   bool clamps = true;
-  float error = norm;
-  if (q.pool[0].bits) error = error_norm(q.pool[0], delta, q.channels, &clamps);
-  error *= policy.gain;
+  errors[0] =
+      policy.gain *
+      (q.pool[0].bits ? error_norm(q.pool[0], delta, q.channels, &clamps) : norm);
+  if (errors[0] < policy.threshold) return 0;  // no later error is below zero
+  int known = 0;
   for (int i = 0; i < last; ++i) {
-    if (error < policy.threshold) return i;  // the next one's error is not below zero
-    // one of the same scale gives the same codes where nothing is clamped: nothing gained
-    if (!clamps && q.pool[i + 1].scale == q.pool[i].scale) return i;
-    const float next = error_norm(q.pool[i + 1], delta, q.channels, &clamps) * policy.gain;
-    const float gap = error - next;
+    // those of one scale give the same codes where nothing is clamped: nothing gained
+    const auto know = [&](int upto) {
+      while (known < upto) {
+        const bool same = !clamps && q.pool[known + 1].scale == q.pool[known].scale;
+        errors[known + 1] =
+            same ? errors[known]
+                 : policy.gain * error_norm(q.pool[known + 1], delta, q.channels, &clamps);
+        ++known;
+      }
+    };
+    know(policy.ahead ? last : i + 1);
+    float best = errors[i + 1];
+    for (int j = i + 2; policy.ahead && j <= last; ++j) best = errors[j] < best ? errors[j] : best;
+    const float gap = errors[i] - best;
     if (gap < policy.threshold || gap <= 0.0f) return i;
-    error = next;
   }
   return last;
 }
@@ -726,21 +737,29 @@ inline void thin_error(const Thin& t, const Quantizers& q, const Policy& policy,
 inline void thin_choose(const Thin& t, const Quantizers& q, const Policy& policy,
                         const int32_t* loud, int32_t* index) {
   for (int p = 0; p < kThin; ++p) index[p] = 0;
-  if (q.n_pool == 1) return;
-  float error[kThin], next[kThin];
+  const int last = q.n_pool - 1;
+  if (last == 0) return;
+  float errors[kMaxPool][kThin];
   int32_t open[kThin];
-  thin_error(t, q, policy, q.pool[0], error);
+  thin_error(t, q, policy, q.pool[0], errors[0]);
 #pragma omp simd
-  for (int p = 0; p < kThin; ++p) open[p] = loud[p] & int32_t(!(error[p] < policy.threshold));
-  for (int i = 0; i + 1 < q.n_pool && any_of(open); ++i) {
-    thin_error(t, q, policy, q.pool[i + 1], next);
+  for (int p = 0; p < kThin; ++p) open[p] = loud[p] & int32_t(!(errors[0][p] < policy.threshold));
+  int known = 0;
+  for (int i = 0; i < last && any_of(open); ++i) {
+    for (const int upto = policy.ahead ? last : i + 1; known < upto; ++known)
+      thin_error(t, q, policy, q.pool[known + 1], errors[known + 1]);
+    float best[kThin];
+    memcpy(best, errors[i + 1], sizeof best);
+    for (int j = i + 2; policy.ahead && j <= last; ++j) {
+#pragma omp simd
+      for (int p = 0; p < kThin; ++p) best[p] = errors[j][p] < best[p] ? errors[j][p] : best[p];
+    }
 #pragma omp simd
     for (int p = 0; p < kThin; ++p) {
-      const float gap = error[p] - next[p];
+      const float gap = errors[i][p] - best[p];
       open[p] &= int32_t(!((gap < policy.threshold) | (gap <= 0.0f)));
       index[p] += open[p];
     }
-    memcpy(error, next, sizeof error);
   }
 }
 

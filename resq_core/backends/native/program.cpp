@@ -303,7 +303,7 @@ class Frame::Worker {
     for (size_t i = 0; i < policies_.size(); ++i) {
       const double gain = options_.relative ? 1.0 / std::max(double(norms[i]), 1e-12)
                                             : double(program_.layers_[i].weight_norm);
-      policies_[i] = {float(gain), frame.thresholds_[i]};
+      policies_[i] = {float(gain), frame.thresholds_[i], options_.relative};
     }
   }
 
@@ -575,6 +575,10 @@ class Frame::Worker {
 
   // ------------------------------------------------------------ steps
 
+  // Every thread makes the same list for itself, and a step changes what lists are made of: none
+  // may go on before all have theirs.
+  void agree() { barrier_.wait(); }
+
   // Takes pieces of a list until it is used up.
   template <typename Work>
   void share(int step, int which, int total, int piece, const Work& work) {
@@ -607,6 +611,7 @@ class Frame::Worker {
       mark_pending(t, map);
       total = list(map, pixels, own_.first);
       chosen = own_.first.data();
+      agree();
     }
     const int stride = int(round_up(size_t(t.c), kLanes));
     constexpr int kMost = kMostRows;
@@ -915,6 +920,7 @@ class Frame::Worker {
         }
       }
     }
+    if (!everywhere_) agree();
     if (options_.timed && rank_ == 0) frame_.times_[size_t(index)].pixels += n_first;
     const int stride = int(round_up(size_t(t.c), kLanes)) + kLanes;
     constexpr int kMost = kMostRows, kSpare = 12;
