@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -60,6 +60,7 @@ def drawn(default: int) -> settings:
         max_examples=int(EXAMPLES or default),
         derandomize=EXAMPLES is None,
         database=None,
+        phases=[Phase.generate] if EXAMPLES is None else list(Phase),  # shrinking takes minutes
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
