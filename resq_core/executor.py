@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from resq_core.bops import LayerReport
 from resq_core.policy import Policy
-from resq_core.residual import Reference
+from resq_core.residual import LayerQuantizers, Reference
 from resq_core.state import StreamState
 
-__all__ = ["BIT_MAP_STRIDE", "Executor", "FrameRun", "bit_map_cells"]
+__all__ = ["BIT_MAP_STRIDE", "Executor", "FrameRun", "bit_map_cells", "refreshes"]
 
 BIT_MAP_STRIDE = 8
 """Input pixels per side of one cell of a bit map."""
@@ -63,6 +63,15 @@ class Executor(Protocol):
         bit_map: bool,
     ) -> FrameRun:
         """Run a residual frame against `state`, which a keyframe of this executor has filled."""
+
+
+def refreshes(layers: Mapping[str, LayerQuantizers], reference: Reference | None) -> bool:
+    """Keyframes after the first are made of what differs from the state: `tracking` on one plane.
+
+    They are bit for bit the keyframes that a dense pass would give, and cost no peak.
+    """
+    tracked = reference is Reference.TRACKING
+    return tracked and all(layer.refreshable for layer in layers.values())
 
 
 def bit_map_cells(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ def with_half_storage(
     return replace(graph, calls=finished, n_slots=n_slots)
 
 
-def _moved(value: object, moved: dict[int, int]) -> object:
+def _moved(value: Any, moved: dict[int, int]) -> Any:
     if isinstance(value, Ref):
         return Ref(moved.get(value.slot, value.slot))
     if isinstance(value, (tuple, list)):

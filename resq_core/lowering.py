@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
@@ -23,7 +23,7 @@ from resq_core.graph import Call, Graph, Ref, with_frees
 from resq_core.linear_op import LinearOp
 from resq_core.matching import Match, fold_batch_norm, match_layer
 
-__all__ = ["lower"]
+__all__ = ["affine", "lower"]
 
 _aten = torch.ops.aten
 _BATCH_NORM = _aten._native_batch_norm_legit_no_training.default
@@ -40,6 +40,15 @@ def lower(program: ExportedProgram, shapes: tuple[tuple[int, ...], ...]) -> Grap
         CaptureError: the program branches on data, or returns nothing.
     """
     return _Lowering(program, shapes).graph()
+
+
+def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Batch norm that stands alone: x·scale + shift by channel, dimension 1.
+
+    Spelt out as a product and a sum, which every executor rounds alike.
+    """
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    return x * scale.view(shape) + shift.view(shape)
 
 
 class _Lowering:
@@ -67,7 +76,15 @@ class _Lowering:
                 self._lower(node)
             elif node.op == "output":
                 results: Any = node.args[0]
-                outputs = self._map(tuple(results))
+                kinds = [spec.kind for spec in self._program.graph_signature.output_specs]
+                # a network that writes into its input returns that too, for torch's own use
+                outputs = self._map(
+                    tuple(
+                        result
+                        for result, kind in zip(results, kinds, strict=True)
+                        if kind is OutputKind.USER_OUTPUT
+                    )
+                )
         out_spec = self._program.call_spec.out_spec
         if out_spec is None:
             raise CaptureError("the model returns nothing; expected at least one tensor")
@@ -143,8 +160,9 @@ class _Lowering:
 
     def _lower_batch_norm(self, node: Node, args: tuple[Any, ...]) -> None:
         x, weight, bias, mean, var, _momentum, eps = args
-        parameters = (weight, bias, mean, var, False, 0.0, eps, False)
-        ref = self._emit(_aten.batch_norm.default, (x, *parameters), {})
+        scale = torch.rsqrt(var + eps) if weight is None else weight * torch.rsqrt(var + eps)
+        shift = -mean * scale if bias is None else bias - mean * scale
+        ref = self._emit(affine, (x, scale, shift), {})
         self._values[node] = ref
         for user in node.users:
             if user.target is operator.getitem:

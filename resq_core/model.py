@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from resq_core import models
-from resq_core.backends import Backend, checked_backend
+from resq_core.backends import Backend, Serving, checked_backend
 from resq_core.calibrate import DEFAULT_SAMPLES, Clip, Progress, calibrate
 from resq_core.encodings import Encodings, Granularity
 from resq_core.errors import CalibrationError, OptionError, SavedModelError
@@ -160,15 +160,27 @@ class QuantizedModel:
             CalibrationError: the model is not calibrated.
         """
         options = self._options.but(period, reference, policy, threshold, factors)
+        runtime = self._calibrated()
+        self._check_factors(options)
+        return Stream(runtime, self._precision, options)
+
+    def serving(self, x: Tensor | Sequence[Tensor]) -> Serving:
+        """Which backend runs inputs of this shape at this precision, and why not the native one.
+
+        Raises:
+            CalibrationError: the model is not calibrated.
+            BackendError: the backend that was asked for cannot run the network.
+        """
+        return self._calibrated().serving(check_inputs(x))
+
+    def _calibrated(self) -> Runtime:
         if not self._encodings.scales:
             raise CalibrationError("the model is not calibrated; call calibrate(clips) first")
-        self._check_factors(options)
-        runtime = self._runtime
-        if runtime is None:
-            runtime = self._runtime = Runtime(
+        if self._runtime is None:
+            self._runtime = Runtime(
                 self._graphs, self._encodings, self._precision, self._grid, self._backend
             )
-        return Stream(runtime, self._precision, options)
+        return self._runtime
 
     def _check_factors(self, options: StreamOptions) -> None:
         known = {layer for layers in self._encodings.scales.values() for layer in layers}

@@ -28,8 +28,8 @@ class PolicyForm(StrEnum):
     RELATIVE = "relative"
 
 
-DEFAULT_THRESHOLD = {PolicyForm.PAPER: 3e-4, PolicyForm.RELATIVE: 0.1}
-"""The paper's τ, and the ρ that measured best on a moving-camera clip (docs/experiments.md)."""
+DEFAULT_THRESHOLD = {PolicyForm.PAPER: 3e-4, PolicyForm.RELATIVE: 0.03}
+"""The paper's τ, and a ρ well below where an aligned pool stops sending (docs/experiments.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ __all__ = [
     "Reference",
     "Step",
     "anchor_step",
+    "refresh_step",
     "residual_step",
 ]
 
@@ -138,6 +139,11 @@ class LayerQuantizers:
     planes: tuple[Plane, ...]
     pool: tuple[PoolEntry, ...]
     residual_weight: QuantizedWeight | None
+
+    @property
+    def refreshable(self) -> bool:
+        """A keyframe can be made of what differs from the codes that are there."""
+        return len(self.planes) == 1 and self.frame_step == 1 and self.residual_weight is not None
 
     @classmethod
     def of(
@@ -253,6 +259,25 @@ def anchor_step(
         keyframe_norm=norm,
     )
     return step, state
+
+
+def refresh_step(layer: LayerQuantizers, x: Tensor, state: LayerState) -> Step:
+    """Run a layer on a keyframe as an 8-bit residual against what `tracking` has transmitted.
+
+    The codes become q(x^k; Φ_a), as `anchor_step` would make them, and so does the output; only
+    pixels whose codes differ have to be transmitted and computed. ‖x^k‖ stays the first
+    keyframe's.
+
+    Args:
+        layer: the quantizers; `refreshable`.
+        x: float32 input of the shape that the state was made for.
+        state: the layer's state, of `tracking`; it is changed.
+    """
+    codes = quantize_codes(x, layer.frame_scale, layer.frame_bits).to(torch.int8)
+    active = (codes != state.codes[0]).any(dim=layer.op.channel_dim, keepdim=True)
+    state.codes = [codes]
+    bits = active.float() * layer.frame_bits
+    return Step(_output(layer, state.codes, None), bits, active, 0, x.numel())
 
 
 def residual_step(

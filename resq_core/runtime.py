@@ -10,11 +10,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from resq_core.backends import Backend, executor_for
+from resq_core.backends import Backend, Serving, executor_for
 from resq_core.bops import LayerReport
 from resq_core.encodings import Encodings, Granularity, Role, Slot
 from resq_core.executor import Executor, FrameRun, bit_map_cells
@@ -44,6 +44,14 @@ class Grid(StrEnum):
     ALIGNED = "aligned"
 
 
+class _Made(NamedTuple):
+    """All that runs one input size."""
+
+    graph: Graph
+    executor: Executor
+    serving: Serving
+
+
 class Runtime:
     """Quantized layers of one network at one precision.
 
@@ -70,9 +78,7 @@ class Runtime:
         encodings.require(precision)
         self._graphs, self._encodings = graphs, encodings
         self._precision, self._grid, self._backend = precision, grid, backend
-        self._executors: OrderedDict[tuple[tuple[int, ...], ...], tuple[Graph, Executor]] = (
-            OrderedDict()
-        )
+        self._made: OrderedDict[tuple[tuple[int, ...], ...], _Made] = OrderedDict()
         self._lock = threading.Lock()
 
     def run_anchor(
@@ -83,7 +89,7 @@ class Runtime:
         bit_map: bool,
     ) -> FrameRun:
         """Run a keyframe and, with a reference, replace `state.memory`."""
-        return self._executor(inputs)[1].anchor(inputs, state, reference, bit_map)
+        return self._at(inputs).executor.anchor(inputs, state, reference, bit_map)
 
     def run_residual(
         self,
@@ -94,35 +100,35 @@ class Runtime:
         bit_map: bool,
     ) -> FrameRun:
         """Run a residual frame against `state`, which a keyframe of these shapes has filled."""
-        return self._executor(inputs)[1].residual(inputs, state, reference, policy, bit_map)
+        return self._at(inputs).executor.residual(inputs, state, reference, policy, bit_map)
 
     def run_nothing(self, inputs: Sequence[Tensor], output: Any, bit_map: bool) -> FrameRun:
         """A frame that repeats `output`: what it costs is nothing, layer by layer."""
-        graph, _ = self._executor(inputs)
+        graph = self._at(inputs).graph
         reports = (
             LayerReport(op.name, graph.macs[op.name], 0, 0, 0.0, 0.0, 0.0, 0.0) for op in graph.ops
         )
         return FrameRun(output, tuple(reports), bit_map_cells(inputs[0]) if bit_map else None)
 
-    def backend_for(self, inputs: Sequence[Tensor]) -> str:
-        """Which backend runs inputs of these shapes, for people."""
-        return self._executor(inputs)[1].backend
+    def serving(self, inputs: Sequence[Tensor]) -> Serving:
+        """Which backend runs inputs of these shapes."""
+        return self._at(inputs).serving
 
-    def _executor(self, inputs: Sequence[Tensor]) -> tuple[Graph, Executor]:
+    def _at(self, inputs: Sequence[Tensor]) -> _Made:
         shapes = tuple(tuple(x.shape) for x in inputs)
         with self._lock:
-            found = self._executors.get(shapes)
+            found = self._made.get(shapes)
             if found is not None:
-                self._executors.move_to_end(shapes)
+                self._made.move_to_end(shapes)
                 return found
         graph = self._graphs.graph(inputs)
         layers = {op.name: self._quantizers(op) for op in graph.ops}
         graph = with_half_storage(graph, layers.values(), inputs)
-        made = graph, executor_for(self._backend, graph, layers, inputs)
+        made = _Made(graph, *executor_for(self._backend, graph, layers, inputs))
         with self._lock:
-            self._executors[shapes] = made
-            if len(self._executors) > _MAX_EXECUTORS:
-                self._executors.popitem(last=False)
+            self._made[shapes] = made
+            if len(self._made) > _MAX_EXECUTORS:
+                self._made.popitem(last=False)
         return made
 
     def _quantizers(self, op: LinearOp) -> LayerQuantizers:

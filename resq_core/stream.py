@@ -108,6 +108,7 @@ class StepResult:
             If it stays above a percent or so, calibrate on livelier clips.
         bit_map: float32 [ceil(H/8), ceil(W/8)] of bits, 0 to 8, or None if not asked for.
         layers: a report per layer, or None if not asked for.
+        backend: which one ran it, for people: `reference`, or `native` and its instruction set.
     """
 
     output: Any
@@ -121,6 +122,7 @@ class StepResult:
     clipped_fraction: float
     bit_map: Tensor | None
     layers: tuple[LayerReport, ...] | None
+    backend: str
 
 
 class Stream:
@@ -201,6 +203,8 @@ class Stream:
             raise StreamClosedError("the stream is closed; open a new one")
         inputs = tuple(t.detach() for t in check_inputs(x))
         reason = self._anchor_reason(inputs, anchor)
+        if self._state.input_shapes != tuple(tuple(t.shape) for t in inputs):
+            self._state.memory = None  # of another size: nothing in it can be refreshed
         try:
             with torch.no_grad():
                 run = self._run(inputs, reason is not None, bit_map)
@@ -210,7 +214,7 @@ class Stream:
         state = self._state
         state.since_anchor = 1 if reason is not None else state.since_anchor + 1
         state.input_shapes = tuple(tuple(t.shape) for t in inputs)
-        return self._result(run, reason, layers)
+        return self._result(run, self._runtime.serving(inputs).backend, reason, layers)
 
     def _anchor_reason(self, inputs: Sequence[Tensor], given: str | None) -> str | None:
         state = self._state
@@ -235,7 +239,7 @@ class Stream:
             state.output = _copy(run.output)
         return run
 
-    def _result(self, run: FrameRun, reason: str | None, layers: bool) -> StepResult:
+    def _result(self, run: FrameRun, backend: str, reason: str | None, layers: bool) -> StepResult:
         bops = FrameBops.of(run.layers)
         bops_paper = FrameBops.of(run.layers, Counting.PAPER)
         mean_bits = weighted_mean(run.layers, "mean_bits")
@@ -254,6 +258,7 @@ class Stream:
             clipped_fraction=weighted_mean(run.layers, "clipped_fraction"),
             bit_map=run.bit_map,
             layers=run.layers if layers else None,
+            backend=backend,
         )
 
 

@@ -16,6 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from resq_core.backends import serving_here
 from service.config import Config
 from service.engine import Engine
 from service.errors import PROBLEM_TYPE, Problem
@@ -60,6 +61,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     config: Config = app.state.config
     engine: Engine = app.state.engine
     metrics, scheduler = Metrics(), Scheduler(config.workers)
+    here = serving_here(config.backend)
+    metrics.backend.labels(here.backend.split()[0], here.isa or "").set(1)
     with ThreadPoolExecutor(config.workers + 1, thread_name_prefix="resq-decode") as decoders:
         services = Services(config, engine, scheduler, decoders, metrics)
         jobs = Jobs(config, engine, scheduler, metrics)

@@ -46,6 +46,7 @@ class ClipWork:
         self._video: VideoWriter | None = None
         self._folder = folder
         self.frames = self.results = self.drops = 0
+        self._backend: str | None = None
         with ExitStack() as stack:
             self._stream = engine.open(spec)
             stack.callback(self._stream.close)
@@ -87,12 +88,13 @@ class ClipWork:
             self._write({"index": frame.index, "pts_us": frame.pts_us, "drop": str(error)})
             return True
         self.results += 1
+        self._backend = out.backend
         self._write(_figures(frame, out, 1000 * (time.perf_counter() - start)))
         self._draw(frame.image, out)
         return True
 
     def report(self) -> dict[str, Any]:
-        """Totals so far."""
+        """Totals so far; `backend` is that of the last result, None without any."""
         t, spec = self._stream.totals, self._stream.spec
         seconds = time.perf_counter() - self._started
         return {
@@ -102,6 +104,7 @@ class ClipWork:
             "threshold": spec.threshold,
             "policy": spec.policy,
             "reference": spec.reference,
+            "backend": self._backend,
             "frames": self.frames,
             "results": self.results,
             "drops": self.drops,
@@ -158,5 +161,6 @@ def _figures(frame: ClipFrame, out: StepOutput, infer_ms: float) -> dict[str, An
         "mean_bits": out.mean_bits,
         "active_fraction": out.active_fraction,
         "clipped_fraction": out.clipped_fraction,
+        "backend": out.backend,
         **pose_figures(out),
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from resq_core.backends import Backend
+from resq_core.backends.machine import usable_cores
 
 __all__ = ["Config", "ConfigError", "load_config"]
 
@@ -24,7 +26,8 @@ class Config(BaseSettings):
     Attributes:
         data_dir: where clips and their results are kept.
         models_dir: a folder of models of your own, NAME/card.json beside NAME/NAME.resq.
-        threads: frames that are inferred at the same time; 0 takes half of the cores.
+        backend: what runs models: auto, native or reference.
+        threads: frames that are inferred at the same time; 0 takes one per usable core.
         max_streams: WebSocket connections at the same time.
         credits: frames that a client may have on their way.
         intake: encoded video frames that may wait for the decoder.
@@ -40,6 +43,7 @@ class Config(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Path = Path("out/data")
     models_dir: Path | None = None
+    backend: Backend = Backend.AUTO
     threads: Annotated[int, Field(ge=0, le=256)] = 0
 
     max_streams: Annotated[int, Field(ge=1, le=10_000)] = 8
@@ -64,12 +68,12 @@ class Config(BaseSettings):
     @property
     def workers(self) -> int:
         """Inference threads, at least 1."""
-        return self.threads or max(1, (os.cpu_count() or 1) // 2)
+        return self.threads or usable_cores()
 
     @property
     def threads_per_frame(self) -> int:
         """Threads inside the inference of one frame, at least 1: the cores shared by workers."""
-        return max(1, (os.cpu_count() or 1) // self.workers)
+        return max(1, usable_cores() // self.workers)
 
 
 def load_config(**given: Any) -> Config:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from resq_core.backends import Serving
 from resq_core.tasks import Pose
 from resq_core.zoo import ModelCard
 from service.messages import Bops, PoseStart, StreamUpdate, VosStart
@@ -63,8 +64,8 @@ class StepOutput:
         pose: joints and the box that was looked at; None of a mask.
         bit_map: float32 [h, w], bits 0 to 8, or None.
         layers: facts per layer, JSON-ready, or None.
-        index, is_anchor, anchor_reason, bops, mean_bits, active_fraction, clipped_fraction: as on
-            the wire.
+        index, is_anchor, anchor_reason, bops, mean_bits, active_fraction, clipped_fraction,
+            backend: as on the wire.
     """
 
     ids: NDArray[np.uint8] | None
@@ -78,6 +79,7 @@ class StepOutput:
     clipped_fraction: float
     bit_map: NDArray[np.float32] | None
     layers: list[dict[str, Any]] | None
+    backend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,10 @@ class Engine(Protocol):
 
     def card(self, name: str) -> ModelCard:
         """One model's card. Raises EngineError for an unknown name."""
+        ...
+
+    def serving(self, name: str) -> Serving | None:
+        """Which backend runs a model, and why not the native one; None before its first frame."""
         ...
 
     def open(self, spec: StreamSpec) -> EngineStream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +12,10 @@ from typing import Any, NoReturn
 
 import torch
 
-from resq_core import QuantizedModel, zoo
+from resq_core import Precision, QuantizedModel, zoo
+from resq_core.backends import Backend, Serving
 from resq_core.errors import (
+    BackendError,
     CalibrationError,
     InputError,
     OptionError,
@@ -31,6 +34,7 @@ from service.pictures import Picture
 __all__ = ["LocalEngine", "LocalStream", "Model", "open_shelves", "shelf_models"]
 
 _MAX_MODELS = 64
+_MAX_VARIANTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +58,27 @@ def open_shelves(folder: Path | None) -> list[Shelf]:
     return [zoo.PACKAGED, Shelf(folder)]
 
 
-def shelf_models(*shelves: Shelf) -> dict[str, Model]:
+def shelf_models(*shelves: Shelf, backend: Backend = Backend.AUTO) -> dict[str, Model]:
     """The models of some shelves by name; where two have one of a name, the later shelf's.
+
+    Args:
+        shelves: any number.
+        backend: what shall run them.
 
     Raises:
         SavedModelError: a card cannot be read.
     """
     return {
-        name: Model(shelf.card(name), partial(_load, shelf, name))
+        name: Model(shelf.card(name), partial(_load, shelf, name, backend))
         for shelf in shelves
         for name in shelf.names()
     }
 
 
-def _load(shelf: Shelf, name: str) -> QuantizedModel | QuantizedStm:
+def _load(shelf: Shelf, name: str, backend: Backend) -> QuantizedModel | QuantizedStm:
     if shelf.card(name).task == "vos":
-        return QuantizedStm.load(shelf.path(name))
-    return shelf.load(name)
+        return QuantizedStm.load(shelf.path(name), backend)
+    return shelf.load(name, backend=backend)
 
 
 class LocalEngine:
@@ -88,6 +96,8 @@ class LocalEngine:
         if not 1 <= len(self._models) <= _MAX_MODELS:
             raise ValueError(f"{len(self._models)} models given; expected 1 to {_MAX_MODELS}")
         self._loaded: dict[str, QuantizedModel | QuantizedStm] = {}
+        self._variants: OrderedDict[tuple[str, str], QuantizedModel | QuantizedStm] = OrderedDict()
+        self._serving: dict[str, Serving] = {}
         self._lock = threading.Lock()
         if torch_threads is not None:
             torch.set_num_threads(torch_threads)
@@ -103,6 +113,10 @@ class LocalEngine:
             raise EngineError("model", f"no model is called {name!r}; there are: {known}")
         return self._models[name].card
 
+    def serving(self, name: str) -> Serving | None:
+        """Which backend runs a model, and why not the native one; None before its first frame."""
+        return self._serving.get(name)
+
     def open(self, spec: StreamSpec) -> LocalStream:
         """Open a stream, loading its model at first use. Raises EngineError."""
         card = self.card(spec.model)
@@ -110,14 +124,12 @@ class LocalEngine:
             if given is not None and card.task != task:
                 raise EngineError(task, f"{card.name} does {card.task}; it takes no {task} options")
         try:
-            return LocalStream(card.name, self._pipeline(card, spec))
+            return LocalStream(card.name, self._pipeline(card, spec), self._note)
         except ResqError as error:
             _refuse(error)
 
     def _pipeline(self, card: ModelCard, spec: StreamSpec) -> Pipeline:
-        model = self._model(spec.model)
-        if spec.precision is not None:
-            model = model.with_precision(spec.precision)
+        model = self._model(spec.model, spec.precision)
         if isinstance(model, QuantizedStm):
             options = model.options.but(spec.period, spec.reference, spec.policy, spec.threshold)
             return ObjectStream(model, spec.vos or VosStart(), options, max(card.input_size))
@@ -127,24 +139,40 @@ class LocalEngine:
             policy=spec.policy,
             threshold=spec.threshold,
         )
+        self._note(card.name, model.serving(torch.zeros(1, 3, *card.input_size)))
         if card.task == "pose":
             pose = spec.pose or PoseStart()
             box = None if pose.box is None else Box(*pose.box)
             return PosePipeline(stream, card.pose(), box, pose.follow)
         return SegmentationPipeline(stream, card.segmentation())
 
-    def _model(self, name: str) -> QuantizedModel | QuantizedStm:
+    def _note(self, name: str, serving: Serving) -> None:
+        self._serving[name] = serving
+
+    def _model(self, name: str, precision: str | None) -> QuantizedModel | QuantizedStm:
+        """A model at its own precision, or another; streams share what was planned for it."""
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = self._models[name].load()
-            return self._loaded[name]
+            model = self._loaded[name]
+            if precision is None or Precision.parse(precision) == model.precision:
+                return model
+            key = name, str(Precision.parse(precision))
+            if key not in self._variants:
+                self._variants[key] = model.with_precision(precision)
+                if len(self._variants) > _MAX_VARIANTS:
+                    self._variants.popitem(last=False)
+            self._variants.move_to_end(key)
+            return self._variants[key]
 
 
 class LocalStream:
     """An `EngineStream` of this process."""
 
-    def __init__(self, model: str, pipeline: Pipeline) -> None:
-        self._model, self._pipeline = model, pipeline
+    def __init__(
+        self, model: str, pipeline: Pipeline, note: Callable[[str, Serving], None]
+    ) -> None:
+        self._model, self._pipeline, self._note = model, pipeline, note
 
     @property
     def spec(self) -> StreamSpec:
@@ -185,6 +213,8 @@ class LocalStream:
             r = self._pipeline.step(image, bit_map, layers, anchor)
         except InputError as error:
             raise FrameError(str(error)) from error
+        if isinstance(self._pipeline, ObjectStream):  # of the shapes that its objects gave it
+            self._note(self._model, Serving(r.backend, None))
         b, pose = r.bops, r.output if isinstance(r.output, Pose) else None
         return StepOutput(
             ids=r.output if pose is None else None,
@@ -198,6 +228,7 @@ class LocalStream:
             clipped_fraction=r.clipped_fraction,
             bit_map=None if r.bit_map is None else r.bit_map.numpy(),
             layers=None if r.layers is None else [_facts(layer) for layer in r.layers],
+            backend=r.backend,
         )
 
     def update(self, changes: StreamUpdate) -> None:
@@ -233,7 +264,7 @@ _FIELDS = ("period", "threshold", "policy", "reference", "box", "vos", "object")
 def _refuse(error: ResqError) -> NoReturn:
     if isinstance(error, (PrecisionError, CalibrationError)):
         field = "precision"
-    elif isinstance(error, UnknownModelError):
+    elif isinstance(error, (BackendError, UnknownModelError)):
         field = "model"
     elif isinstance(error, (InputError, OptionError)):
         text = str(error)

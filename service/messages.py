@@ -254,7 +254,8 @@ class Blob(_Message):
 
 class ResultMeta(_Message):
     """The meta of a result frame; its blobs follow in the order of `blobs`. Of a pose stream:
-    `keypoints` (x, y in pixels of the picture, score) and the `box` that was looked at.
+    `keypoints` (x, y in pixels of the picture, score) and the `box` that was looked at. `backend`
+    ran the frame: `reference`, or `native` and its instruction set.
     """
 
     seq: int
@@ -267,6 +268,7 @@ class ResultMeta(_Message):
     mean_bits: float
     active_fraction: float
     clipped_fraction: float
+    backend: str
     keypoints: tuple[tuple[float, float, float], ...] | None = None
     box: tuple[float, float, float, float] | None = None
     blobs: tuple[Blob, ...]

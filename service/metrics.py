@@ -43,6 +43,7 @@ class Metrics:
         )
         self.cache = gauge("cache_bytes", "Stream state held now", "model")
         self.clips = gauge("clip_jobs", "Clip jobs now", "state")
+        self.backend = gauge("backend_info", "What this process runs models on", "backend", "isa")
         self.closes = counter("ws_closes", "WebSocket closes by the server", "code")
 
     def render(self) -> bytes:

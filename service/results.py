@@ -28,6 +28,7 @@ def result_meta(
         mean_bits=out.mean_bits,
         active_fraction=out.active_fraction,
         clipped_fraction=out.clipped_fraction,
+        backend=out.backend,
         **pose_figures(out),
         blobs=blobs,
     )

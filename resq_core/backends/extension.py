@@ -9,7 +9,7 @@ from types import ModuleType
 
 from resq_core.errors import BackendError, OptionError
 
-__all__ = ["ISAS", "NativeStatus", "extension", "native_status"]
+__all__ = ["ISAS", "NativeStatus", "load_extension", "native_status"]
 
 ISAS = ("avx512", "avx2", "portable")
 """Every variant of the kernels, best first; `RESQ_ISA` takes one of these names."""
@@ -60,7 +60,7 @@ def native_status() -> NativeStatus:
     return NativeStatus(wanted or runnable[0], tuple(module.cpu_features()), None)
 
 
-def extension() -> ModuleType:
+def load_extension() -> ModuleType:
     """The extension, where `native_status` names an instruction set.
 
     Raises:

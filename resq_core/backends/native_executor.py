@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from resq_core.backends.extension import extension
+from resq_core.backends.extension import load_extension
 from resq_core.backends.planning import Import, NativePlan, NativeRun, TorchCall, plan_native
 from resq_core.bops import LayerReport, policy_cost
-from resq_core.executor import FrameRun, bit_map_cells
+from resq_core.executor import FrameRun, bit_map_cells, refreshes
 from resq_core.graph import Graph, Ref, resolve
 from resq_core.policy import Policy, PolicyForm
 from resq_core.residual import LayerQuantizers, Reference
@@ -73,7 +73,7 @@ class NativeExecutor:
         inputs: Sequence[Tensor],
         isa: str,
     ) -> None:
-        self._native = extension()
+        self._native = load_extension()
         self._graph = graph
         self._plan: NativePlan = plan_native(self._native, isa, graph, layers, inputs)
         self.backend = f"native ({isa})"
@@ -82,6 +82,7 @@ class NativeExecutor:
         self._macs = [graph.macs[op.name] for op in graph.ops]
         self._outputs = [r.slot for r in pytree.tree_leaves(graph.outputs) if isinstance(r, Ref)]
         self._sizes = _sizes(graph, self._layers, inputs)
+        self._refreshes = refreshes(layers, Reference.TRACKING)
         self._anchor_reports = tuple(self._anchor_report(i) for i in range(len(self._layers)))
         if self._plan.foreign:
             _log.warning(
@@ -97,6 +98,9 @@ class NativeExecutor:
         bit_map: bool,
     ) -> FrameRun:
         """Run a keyframe and, with a reference, replace `state.memory`."""
+        known = state.memory
+        if self._refreshes and reference is Reference.TRACKING and isinstance(known, _NativeMemory):
+            return self._refresh(inputs, known, bit_map)
         block = None
         if reference is None:
             state.memory = None
@@ -104,7 +108,7 @@ class NativeExecutor:
             memory = self._memory(state, reference)
             block = memory.block
             memory.policy = None
-        frame = self._frame(block, reference or Reference.TRACKING, None, False, False)
+        frame = self._frame(block, reference or Reference.TRACKING, None)
         output = self._run(frame, inputs)
         frame.finish()
         cells = None
@@ -125,17 +129,26 @@ class NativeExecutor:
         memory = state.memory
         assert isinstance(memory, _NativeMemory)
         anew = memory.policy is not None and memory.policy != policy
-        frame = self._frame(memory.block, reference, policy, anew, bit_map)
+        frame = self._frame(memory.block, reference, policy, anew=anew, bits=bit_map)
         output = self._run(frame, inputs)
         stats = frame.finish()[self._order].tolist()
         memory.policy = policy
         reports = tuple(self._report(i, row) for i, row in enumerate(stats))
-        cells = None
-        if bit_map:
-            cells = bit_map_cells(inputs[0])
-            weighted = torch.from_numpy(frame.bit_map(*cells.shape))
-            cells = (weighted / max(sum(self._macs), 1)).float()
-        return FrameRun(output, reports, cells)
+        return FrameRun(output, reports, self._cells(frame, inputs) if bit_map else None)
+
+    def _refresh(self, inputs: Sequence[Tensor], memory: _NativeMemory, bit_map: bool) -> FrameRun:
+        """A keyframe made of what differs from the state."""
+        frame = self._frame(memory.block, Reference.TRACKING, None, refresh=True, bits=bit_map)
+        output = self._run(frame, inputs)
+        stats = frame.finish()[self._order].tolist()
+        memory.policy = None
+        reports = tuple(self._refresh_report(i, row) for i, row in enumerate(stats))
+        return FrameRun(output, reports, self._cells(frame, inputs) if bit_map else None)
+
+    def _cells(self, frame: Any, inputs: Sequence[Tensor]) -> Tensor:
+        rows, columns = bit_map_cells(inputs[0]).shape
+        weighted = torch.from_numpy(frame.bit_map(rows, columns))
+        return (weighted / max(sum(self._macs), 1)).float()
 
     def _memory(self, state: StreamState, reference: Reference) -> _NativeMemory:
         size = self._plan.program.state_bytes(_REFERENCES[reference])
@@ -151,16 +164,19 @@ class NativeExecutor:
         block: Tensor | None,
         reference: Reference,
         policy: Policy | None,
-        anew: bool,
-        bits: bool,
+        *,
+        anew: bool = False,
+        refresh: bool = False,
+        bits: bool = False,
     ) -> Any:
         return self._native.Frame(
             self._plan.program,
             None if block is None else block.numpy(),
-            anchor=policy is None,
+            anchor=policy is None and not refresh,
             reference=_REFERENCES[reference],
             relative=policy is not None and policy.form is PolicyForm.RELATIVE,
             look_everywhere=anew,
+            refresh=refresh,
             bits=bits,
             timed=False,
             threads=torch.get_num_threads(),
@@ -179,7 +195,9 @@ class NativeExecutor:
             elif isinstance(item, Import):
                 value = env[item.slot]
                 if item.rows:
-                    value = value.reshape(1, 1, -1, value.shape[-1]).permute(0, 3, 1, 2)
+                    if value.ndim != 4:
+                        value = value.reshape(1, 1, -1, value.shape[-1])
+                    value = value.permute(0, 3, 1, 2)
                 frame.bind(item.step, value.detach().numpy())
             else:
                 self._call(item, frame, env)
@@ -206,7 +224,7 @@ class NativeExecutor:
         exposed = self._plan.tensors[slot]
         out = torch.empty(exposed.pixels)
         frame.read(exposed.tensor, out.numpy())
-        if exposed.pixels == exposed.shape:
+        if not exposed.rows:
             return out
         return out.permute(0, 2, 3, 1).reshape(exposed.shape)
 
@@ -217,6 +235,14 @@ class NativeExecutor:
         return LayerReport(
             layer.op.name, macs, bops, 0, float(bits), float(bits > 0), 0.0, float(bits > 0)
         )
+
+    def _refresh_report(self, i: int, row: list[int]) -> LayerReport:
+        layer, macs, size = self._layers[i], self._macs[i], self._sizes[i]
+        share = row[_ACTIVE_IN] / size.pixels
+        bits = share * layer.frame_bits
+        bops = round(macs * layer.planes[0].weight.bits * bits)
+        active = row[_ACTIVE_OUT] / size.outputs
+        return LayerReport(layer.op.name, macs, bops, 0, bits, active, 0.0, share)
 
     def _report(self, i: int, row: list[int]) -> LayerReport:
         layer, macs, size = self._layers[i], self._macs[i], self._sizes[i]

@@ -20,6 +20,7 @@ from torch import Tensor
 from resq_core.graph import Call, Graph, Ref, slots_in
 from resq_core.half_storage import round_to_half
 from resq_core.linear_op import Kind, LinearOp
+from resq_core.lowering import affine
 from resq_core.quantizer import code_range
 from resq_core.residual import LayerQuantizers
 
@@ -72,12 +73,14 @@ class Exposed:
     Attributes:
         tensor: its id in the program.
         shape: of the graph's value.
-        pixels: (N, C, H, W) as the program sees it; the rows of a linear layer are (1, C, 1, ..).
+        pixels: (N, C, H, W) as the program sees it.
+        rows: the channels come last in `shape`.
     """
 
     tensor: int
     shape: tuple[int, ...]
     pixels: tuple[int, int, int, int]
+    rows: bool
 
 
 @dataclass(slots=True)
@@ -190,7 +193,8 @@ class _Planner:
             program=self._program,
             items=self._items,
             tensors={
-                s: Exposed(self._ids[s], self._shape(s), self._pixels(s)) for s in self._exposed
+                s: Exposed(self._ids[s], self._shape(s), self._pixels(s), s in self._rows)
+                for s in self._exposed
             },
             layers=self._layer_names,
             steps=self._step_names,
@@ -290,6 +294,8 @@ class _Planner:
 
     def _pixels(self, slot: int) -> tuple[int, int, int, int]:
         shape = self._shape(slot)
+        if slot in self._rows and len(shape) == 4:
+            return shape[0], shape[3], shape[1], shape[2]
         if slot in self._rows:
             return 1, shape[-1], 1, math.prod(shape[:-1])
         n, c, h, w = shape
@@ -376,13 +382,15 @@ class _Planner:
                     low,
                     high,
                     layer.frame_step,
+                    layer.frame_bits,
                 ),
                 planes=[p.scale for p in layer.planes],
                 pool=[_pool_entry(e) for e in layer.pool],
                 quiet=_quiet(layer),
+                fresh=layer.frame_scale * 0.4999,
                 weight_norm=0.0 if layer.residual_weight is None else layer.residual_weight.norm,
                 macs=float(self._graph.macs[op.name]),
-                image=op.kind is not Kind.LINEAR,
+                image=op.kind is not Kind.LINEAR or len(self._shape(node.inputs[0])) == 4,
                 phases=[p.to_tuple() for p in geometry.phases],
             )
         )
@@ -594,15 +602,11 @@ def _add(call: Call, shapes: _Shapes) -> _Made | None:
     return "add", (a.slot, b.slot), {}
 
 
-def _batch_norm(call: Call, shapes: _Shapes) -> _Made | None:
-    x, weight, bias, mean, var, training, _momentum, eps, _cudnn = call.args
-    constants = (weight, bias, mean, var)
-    if training or not _image(x, shapes) or any(isinstance(c, Ref) for c in constants):
+def _affine(call: Call, shapes: _Shapes) -> _Made | None:
+    x, scale, shift = call.args
+    if not _image(x, shapes) or isinstance(scale, Ref) or isinstance(shift, Ref):
         return None
-    inverse = 1.0 / torch.sqrt(var + eps)
-    alpha = inverse if weight is None else inverse * weight
-    beta = -mean * alpha if bias is None else bias - mean * alpha
-    terms = alpha.contiguous().numpy(), beta.contiguous().numpy()
+    terms = scale.contiguous().numpy(), shift.contiguous().numpy()
     return "affine", (x.slot,), {"terms": terms}
 
 
@@ -706,7 +710,7 @@ _NATIVE: dict[Any, Callable[[Call, _Shapes], _Made | None]] = {
     _aten.clamp.default: _clamp,
     _aten.clamp_min.default: lambda call, shapes: _bounded(call, call.args[1], None, shapes),
     _aten.add.Tensor: _add,
-    _aten.batch_norm.default: _batch_norm,
+    affine: _affine,
     _aten.cat.default: _cat,
     _aten.upsample_bilinear2d.vec: _bilinear,
     _aten.upsample_nearest2d.vec: _nearest,

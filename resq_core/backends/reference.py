@@ -10,11 +10,18 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from resq_core.bops import LayerReport, policy_cost
-from resq_core.executor import FrameRun, bit_map_cells
+from resq_core.executor import FrameRun, bit_map_cells, refreshes
 from resq_core.graph import Graph
 from resq_core.linear_op import LinearOp
 from resq_core.policy import Policy
-from resq_core.residual import LayerQuantizers, Reference, Step, anchor_step, residual_step
+from resq_core.residual import (
+    LayerQuantizers,
+    Reference,
+    Step,
+    anchor_step,
+    refresh_step,
+    residual_step,
+)
 from resq_core.state import Layers, StreamState
 
 __all__ = ["ReferenceExecutor"]
@@ -41,6 +48,14 @@ class ReferenceExecutor:
         bit_map: bool,
     ) -> FrameRun:
         """Run a keyframe and, with a reference, replace `state.memory`."""
+        known = state.memory
+        if refreshes(self._layers, reference) and isinstance(known, Layers):
+
+            def again(layer: LayerQuantizers, x: Tensor) -> Step:
+                return refresh_step(layer, x, known.layers[layer.op.name])
+
+            recorder = _Recorder(self._graph, self._layers, inputs, bit_map, is_anchor=True)
+            return recorder.run(again)
         memory = Layers()
         state.memory = None if reference is None else memory
 

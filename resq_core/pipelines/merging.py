@@ -45,7 +45,7 @@ def merge(
 
     Returns:
         BOPs summed, bits and fractions weighted by MACs. The bit map is the mean of the maps on
-        the lead's grid, weighted by their parts' MACs.
+        the lead's grid, weighted by their parts' MACs. Different backends are all named.
     """
     reports = [
         replace(report, name=f"{part}.{report.name}")
@@ -64,6 +64,7 @@ def merge(
         active_fraction=weighted_mean(reports, "active_fraction"),
         clipped_fraction=weighted_mean(reports, "clipped_fraction"),
         bit_map=_bit_map(parts, first),
+        backend=" and ".join(dict.fromkeys(result.backend for result in parts.values())),
         layers=tuple(reports) if layers else None,
         parts={
             part: replace(r, output=None, layers=r.layers if layers else None)

@@ -168,10 +168,15 @@ class QuantizedStm:
         ).write(Path(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> QuantizedStm:
+    def load(cls, path: str | Path, backend: str = "auto") -> QuantizedStm:
         """Read what `save` wrote.
 
+        Args:
+            path: the file.
+            backend: `auto`, `native` or `reference`; see `resq_core.backends.Backend`.
+
         Raises:
+            OptionError, BackendError: there is no such backend, or `native` cannot be used here.
             FileNotFoundError: there is no such file.
             SavedModelError: damaged, of another version, or of another network.
         """
@@ -187,7 +192,13 @@ class QuantizedStm:
         saved.encodings.require_layers(_layers(net))
         granularity = str(saved.encodings.granularity)
         try:
-            model = quantize_stm(net, options.pop("precision"), granularity=granularity, **options)
+            model = quantize_stm(
+                net,
+                options.pop("precision"),
+                granularity=granularity,
+                backend=backend,
+                **options,
+            )
         except (KeyError, TypeError) as error:
             raise SavedModelError(f"the options of {path} are damaged: {error}") from error
         parts = {
@@ -206,7 +217,8 @@ def quantize_stm(
     policy: str = "relative",
     threshold: float | None = None,
     granularity: str = "channel",
-    grid: str = "free",
+    grid: str = "aligned",
+    backend: str = "auto",
 ) -> QuantizedStm:
     """Prepare an STM for residual-quantized streams; arguments as in `resq_core.quantize`.
 
@@ -229,6 +241,7 @@ def quantize_stm(
             threshold=threshold,
             granularity=granularity,
             grid=grid,
+            backend=backend,
         )
         for name in PART_NAMES
     }

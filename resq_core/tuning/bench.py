@@ -62,6 +62,10 @@ class Point:
 class Bench:
     """A clip whose W8A8 frames are known.
 
+    Attributes:
+        backend: that ran them, as in `StepResult`.
+        judge: what compares with them.
+
     Args:
         frames: pictures uint8 [H, W, 3] RGB in order, one or more.
         open_stream: see `Opener`.
@@ -84,7 +88,9 @@ class Bench:
             raise InputError("the clip has no frame; expected one or more")
         self._frames, self._open = frames, open_stream
         self._options = options.but(policy=PolicyForm.RELATIVE)
-        self.judge = judge([result.output for result, _ in self._run(_W8A8, 1, 0.0)])
+        w8a8 = [result for result, _ in self._run(_W8A8, 1, 0.0)]
+        self.backend = w8a8[0].backend
+        self.judge = judge([result.output for result in w8a8])
 
     def __len__(self) -> int:
         return len(self._frames)

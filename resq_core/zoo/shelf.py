@@ -50,20 +50,24 @@ class Shelf:
         """Where the model's saved file is. Raises as `card` does."""
         return self._folder / self.card(name).name / f"{name}.resq"
 
-    def load(self, name: str, precision: str | Precision | None = None) -> QuantizedModel:
+    def load(
+        self, name: str, precision: str | Precision | None = None, backend: str = "auto"
+    ) -> QuantizedModel:
         """Load a calibrated model.
 
         Args:
             name: see `names`.
             precision: one of the card's; None takes the model's own default.
+            backend: `auto`, `native` or `reference`; see `resq_core.backends.Backend`.
 
         Raises:
             UnknownModelError: no such model.
             SavedModelError: its file is damaged or of another version.
             PrecisionError: it does not parse.
             CalibrationError: the model is not calibrated for it.
+            OptionError, BackendError: there is no such backend, or `native` cannot be used here.
         """
-        model = load_saved(self.path(name))
+        model = load_saved(self.path(name), backend=backend)
         return model if precision is None else model.with_precision(precision)
 
 

@@ -22,7 +22,7 @@ __all__ = ["doctor"]
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Describe processor, torch and backend, and run a self-test of a few seconds.
+    """Describe processor, torch and backend, and run a self-test of some seconds.
 
     Exit code 1: the backends disagree.
     """
@@ -38,6 +38,8 @@ def doctor(
 def _findings() -> dict[str, Any]:
     status = native_status()
     tested = self_test()
+    result = asdict(tested)
+    del result["serving"]
     return {
         "processor": {
             "name": processor_name(),
@@ -51,11 +53,11 @@ def _findings() -> dict[str, Any]:
             "capability": torch.backends.cpu.get_cpu_capability(),
         },
         "backend": {
-            "name": "native" if status.reason is None else "reference",
-            "isa": status.isa,
-            "reason": status.reason,
+            "name": tested.serving.backend.split()[0],
+            "isa": tested.serving.isa,
+            "reason": tested.serving.reason,
         },
-        "self_test": asdict(tested) | {"tolerance": TOLERANCE, "agrees": tested.agrees},
+        "self_test": result | {"tolerance": TOLERANCE, "agrees": tested.agrees},
     }
 
 
@@ -69,7 +71,7 @@ def _print(found: dict[str, Any]) -> None:
     if backend["reason"] is None:
         table.add_row("backend", f"native, {backend['isa']}")
     else:
-        table.add_row("backend", f"reference; no native extension: {backend['reason']}")
+        table.add_row("backend", f"reference; native cannot be used: {backend['reason']}")
     for name, times in test["times"].items():
         table.add_row(
             f"{name} frames",
@@ -84,6 +86,6 @@ def _verdict(test: dict[str, Any]) -> str:
         return f"{test['frames']} frames on one backend; nothing to compare with"
     verdict = "passed" if test["agrees"] else "FAILED"
     return (
-        f"{verdict}: outputs differ by at most {test['difference']:.2%} of the largest "
-        f"(allowed {test['tolerance']:.0%}) over {test['frames']} frames"
+        f"{verdict}: outputs differ by at most {test['difference']:.1g} of the largest "
+        f"(allowed {test['tolerance']:.0g}) over {test['frames']} frames"
     )

@@ -9,14 +9,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from resq_core import Precision, QuantizedModel, zoo
+from resq_core.backends import Backend
 from resq_core.errors import OptionError
 from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
+from service.config import load_config
 
 __all__ = ["evaluate"]
 
@@ -38,6 +41,7 @@ def evaluate(
     policy: Annotated[str | None, typer.Option(help="paper or relative.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Of the policy.")] = None,
     phases: Annotated[int, typer.Option(help="Average over this many keyframe offsets.")] = 1,
+    backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score float, frame quantization, hold and ResQ on a labelled clip."""
@@ -47,7 +51,7 @@ def evaluate(
             f"precision is {parsed}; expected one with residual frames, for example W8A8->W8A4"
         )
     card = zoo.card(model)
-    quantized = zoo.load(model, parsed)
+    quantized = zoo.load(model, parsed, load_config(backend=backend).backend)
     task = card.segmentation()
     clip = CamVid(root, split)
     keyframe = Precision(parsed.weight_bits, parsed.activation_bits)
@@ -67,6 +71,7 @@ def evaluate(
         "period": period,
         "split": split,
         "frame_precision": str(frame),
+        "backend": quantized.serving(torch.zeros(1, 3, *card.input_size)).backend,
     }
     for name, open_step in runs.items():
         score = evaluate_clip(open_step, clip, task, card.ignore_index, tuple(range(phases)))
@@ -83,6 +88,7 @@ def evaluate(
             name, f"{100 * row['miou']:.1f}", f"{spent:.1f}", f"{row['mean_bits']:.2f}", residual
         )
     Console().print(table)
+    typer.echo(f"backend: {result['backend']}")
 
 
 def _float_step(model: QuantizedModel) -> Step:

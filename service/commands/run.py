@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from resq_core.backends import Backend
 from resq_core.errors import OptionError
 from service.clip_work import ClipWork
 from service.config import load_config
@@ -35,6 +36,7 @@ def run(
     box: Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Objects: palette PNG of frame one.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a clip frame by frame and write what came out; RESQ_MODELS_DIR adds your models."""
@@ -43,7 +45,9 @@ def run(
     pose = None if box is None else PoseStart(box=parse_box(box))
     vos = None if masks is None else VosStart(png=base64.b64encode(masks.read_bytes()).decode())
     spec = StreamSpec(model, precision, period, threshold, policy, reference, pose, vos)
-    engine = LocalEngine(shelf_models(*open_shelves(load_config().models_dir)))
+    config = load_config(backend=backend)
+    shelves = open_shelves(config.models_dir)
+    engine = LocalEngine(shelf_models(*shelves, backend=config.backend))
     errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (
@@ -63,5 +67,6 @@ def run(
         return
     typer.echo(
         f"{report['results']} frames, {report['anchors']} keyframes, {report['fps']:.1f} fps, "
-        f"BOP saving {report['bop_saving']:.1%}, {report['mean_bits']:.2f} mean bits -> {out}"
+        f"BOP saving {report['bop_saving']:.1%}, {report['mean_bits']:.2f} mean bits, "
+        f"{report['backend']} -> {out}"
     )

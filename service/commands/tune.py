@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from resq_core import Precision, QuantizedModel
+from resq_core.backends import Backend
 from resq_core.errors import OptionError
 from resq_core.pipelines import QuantizedStm
 from resq_core.tuning import (
@@ -61,6 +62,7 @@ def tune(
     start: Annotated[int, typer.Option(help="The first of them.", min=0)] = 0,
     box: Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Objects: palette PNG of frame one.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the curve here.")] = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="Fit a factor on the threshold per group of layers.")
@@ -70,7 +72,8 @@ def tune(
     """Find the period and the policy threshold for a clip, within one goal."""
     goal = _goal({Limit.DROP: max_drop, Limit.BOPS: max_bops, Limit.MS: max_ms})
     asked = None if periods is None else _numbers(periods)
-    offered = shelf_models(*open_shelves(load_config().models_dir))
+    config = load_config(backend=backend)
+    offered = shelf_models(*open_shelves(config.models_dir), backend=config.backend)
     if model not in offered:
         raise OptionError(f"no model is called {model!r}; there are: {', '.join(offered)}")
     card, quantized = offered[model].card, offered[model].load()
@@ -98,9 +101,10 @@ def tune(
         bar.update(line, completed=1, total=1)
         if layers and curve.best is not None and isinstance(quantized, QuantizedModel):
             fitted = _layers(quantized, card, material, opener, curve.best, bar)
-    print_curve(curve, bench.judge)
+    print_curve(curve, bench)
     if json_file is not None:
         facts = {"model": model, "clip": str(clip), "start": start, "frames": len(material)}
+        facts["backend"] = bench.backend
         write_curve(json_file, facts, curve, bench.judge, fitted)
     best, factors = _chosen(bench, curve, fitted)
     if not factors:

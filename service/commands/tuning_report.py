@@ -15,7 +15,7 @@ from rich.table import Table
 
 from resq_core import QuantizedModel
 from resq_core.pipelines import QuantizedStm
-from resq_core.tuning import Curve, Judge, LayerTuning, Point
+from resq_core.tuning import Bench, Curve, Judge, LayerTuning, Point
 from resq_core.zoo import ModelCard
 from service.plots import plot_curve
 
@@ -42,8 +42,9 @@ def in_words(fitted: LayerTuning) -> str:
     )
 
 
-def print_curve(curve: Curve, judge: Judge) -> None:
+def print_curve(curve: Curve, bench: Bench) -> None:
     """The curve as a table."""
+    judge = bench.judge
     typer.echo(f"drop: points of {judge.measure}; W8A8 frames score {judge.baseline:.2f}")
     table = Table("precision", "T", "ρ", "drop", "bits", "active", "BOPs saved", "ms", "")
     for point in (*curve.points, *curve.hold):
@@ -66,7 +67,7 @@ def print_curve(curve: Curve, judge: Judge) -> None:
     if curve.best is not None and curve.w8a8_ms is not None:
         typer.echo(
             f"best: {curve.best.ms:.0f} ms per frame beside {curve.w8a8_ms:.0f} ms for W8A8 "
-            "frames, measured in turn on this machine"
+            f"frames, measured in turn on this machine ({bench.backend})"
         )
 
 

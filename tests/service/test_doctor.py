@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from resq_core import selftest
-from resq_core.backends import extension
+from resq_core.backends.extension import _load, native_status
 from resq_core.model import QuantizedModel
 from service.cli import app
 
@@ -20,28 +20,30 @@ def test_json_names_processor_torch_backend_and_times(monkeypatch: pytest.Monkey
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    status = extension.native_status()
+    status = native_status()
     assert found["backend"]["isa"] == status.isa
     assert found["backend"]["name"] == ("reference" if status.reason else "native")
     assert found["processor"]["name"]
     assert 1 <= found["processor"]["usable_cores"] <= found["processor"]["cores"]
     assert found["torch"]["version"] == torch.__version__
     assert found["self_test"]["agrees"]
-    assert found["self_test"]["times"]["reference"]["residual_ms"] > 0
+    for backend in {"reference", found["backend"]["name"]}:
+        assert found["self_test"]["times"][backend]["residual_ms"] > 0
+        assert found["self_test"]["times"][backend]["keyframe_ms"] > 0
 
 
 def test_without_the_extension_it_says_why_the_reference_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "resq_core.backends._native", None)  # type: ignore[arg-type]
-    extension._load.cache_clear()
+    _load.cache_clear()
     try:
         done = CliRunner().invoke(app, ["doctor"])
     finally:
-        extension._load.cache_clear()
+        _load.cache_clear()
     assert done.exit_code == 0, done.output
     words = " ".join(done.stdout.split())
-    assert "reference; no native extension: it was not built" in words
+    assert "reference; native cannot be used: it was not built" in words
 
 
 def test_backends_that_disagree_are_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:

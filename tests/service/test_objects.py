@@ -240,7 +240,7 @@ def test_a_period_is_found_for_objects(
             video.write(scene(i))
     Image.fromarray((scene(0)[..., 0] == 220).astype(np.uint8)).save(masks)
     offered = {"stm": Model(STM_CARD, lambda: model)}
-    monkeypatch.setattr("service.commands.tune.shelf_models", lambda *shelves: offered)
+    monkeypatch.setattr("service.commands.tune.shelf_models", lambda *shelves, backend: offered)
     arguments = ["tune", "--clip", str(clip), "--model", "stm", "--max-bops", "0.9"]
     options = ["--periods", "3", "--precision", "W8A8->W8A4", "--json", str(curve)]
     out = ["--out", str(tmp_path / "tuned.resq")]

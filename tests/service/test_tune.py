@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 import resq_core
 from resq_core import QuantizedModel
+from resq_core.backends import Backend
 from resq_core.errors import InputError, OptionError
 from resq_core.zoo import Shelf
 from service.cli import app
@@ -49,8 +50,8 @@ def shelf(
         (folder / name / "card.json").write_text(card.model_dump_json())
     monkeypatch.setenv("RESQ_MODELS_DIR", str(folder))
 
-    def load(shelf: Shelf, name: str) -> QuantizedModel:
-        return resq_core.load(shelf.path(name), offered[name][1].module)
+    def load(shelf: Shelf, name: str, backend: Backend) -> QuantizedModel:
+        return resq_core.load(shelf.path(name), offered[name][1].module, backend)
 
     monkeypatch.setattr("service.local_engine._load", load)
     return Shelf(folder)

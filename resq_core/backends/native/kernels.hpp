@@ -62,9 +62,11 @@ struct Quantizers {
   int n_planes;
   float plane_scale[kMaxPlanes];
   float frame_inverse, frame_low, frame_high, frame_step;
+  int frame_bits;
   int n_pool;
   PoolEntry pool[kMaxPool];
   float quiet;  // |δ| up to here leaves every code at zero
+  float fresh;  // |δ| up to here leaves a keyframe's code as it is
 };
 
 struct Policy {
@@ -77,6 +79,15 @@ struct Decision {
   int clipped;   // values that the top quantizer clamped
   bool active;   // codes have changed
   bool pending;  // the next frame must look again although the input may stay
+  bool stale;    // the codes may not be a keyframe's codes of this input
+};
+
+// The bits of a pixel's byte in the state.
+constexpr uint8_t kPending = 1, kStale = 2;
+
+// What a refreshed pixel was.
+struct Refreshed {
+  bool active, pending;
 };
 
 struct ThinDecision {
@@ -114,13 +125,17 @@ struct Kernels {
   // holds the channels rounded up to 16. `codes` points at the pixel in each plane.
   Decision (*quantize_residual)(const Quantizers&, const Policy&, const float* x,
                                 const float* against, uint8_t* const* codes, float* scratch);
-  // The two for pixels of up to 4 channels in separate pictures, with one plane of 4 bytes a
-  // pixel; the second for `tracking`: it lists the pixels that were not
-  // simply left alone, and returns how many.
+  // Keyframe codes of one row over those that are there.
+  Refreshed (*refresh)(const Quantizers&, const float* x, uint8_t* codes);
+  // The first two for pixels of up to 4 channels in separate pictures, with one plane of 4 bytes a
+  // pixel; the second for `tracking`: it writes every pixel's byte of the
+  // state, lists the pixels that were not simply left alone, and returns how many.
   void (*thin_frame)(const Quantizers&, const float* const* channels, int pixels, uint8_t* codes,
                      float* norms, uint8_t* pending);
   int (*thin_quantize)(const Quantizers&, const Policy&, const float* const* channels, int pixels,
-                       uint8_t* codes, ThinDecision* decisions);
+                       uint8_t* codes, uint8_t* marks, ThinDecision* decisions);
+  int (*thin_refresh)(const Quantizers&, const float* const* channels, int pixels, uint8_t* codes,
+                      uint8_t* marks, ThinDecision* decisions);
 
   // Halves: rounded to nearest, ties to even, saturating.
   void (*round_half)(float* x, int n);
@@ -141,6 +156,7 @@ struct Kernels {
   void (*divide)(float* x, float by, int n);
   // out |= in, bytes
   void (*merge)(uint8_t* out, const uint8_t* in, int n);
+  void (*merge_bits)(uint8_t* out, const uint8_t* in, uint8_t bits, int n);
   // indices of non-zero bytes, offset by `first`; returns how many
   int (*compress)(const uint8_t* map, int n, int first, int32_t* out);
 };

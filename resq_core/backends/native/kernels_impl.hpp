@@ -474,9 +474,9 @@ void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int c
 
 // δ = x − what was transmitted, whether any |δ| is above the quiet bound, and ‖δ‖₂.
 inline bool residual(const Quantizers& q, const float* x, const float* against,
-                     uint8_t* const* codes, float* delta, float* norm) {
-  const Lanes quiet = all(q.quiet), scale = all(q.plane_scale[0]);
-  Mask loud = 0;
+                     uint8_t* const* codes, float* delta, float* norm, bool* stale) {
+  const Lanes quiet = all(q.quiet), scale = all(q.plane_scale[0]), fresh = all(q.fresh);
+  Mask loud = 0, off = 0;
   Lanes squares = all(0.0f);
   for (int c = 0; c < q.channels; c += 16) {
     const int n = q.channels - c;
@@ -490,9 +490,11 @@ inline bool residual(const Quantizers& q, const float* x, const float* against,
     }
     const Lanes d = minus(load(x + c, n), sent);
     loud |= beyond(d, quiet);
+    off |= beyond(d, fresh);
     squares = plus(squares, times(d, d));
     store(delta + c, d, 16);
   }
+  *stale = off != 0;
   if (!loud) return false;
   *norm = norm1(squares);
   return true;
@@ -537,25 +539,29 @@ inline int choose(const Quantizers& q, const Policy& policy, const float* delta,
 // What adding the codes of δ to their plane, which saturates at int8, does.
 struct Sent {
   bool changed;
-  bool rest;  // |δ| may still be above the quiet bound
+  bool rest;   // |δ| may still be above the quiet bound
+  bool stale;  // or above the fresh one
 };
 
 inline Sent transmit(const Quantizers& q, const PoolEntry& e, const float* delta, uint8_t* codes,
                      bool write) {
-  if (e.bits == 0) return {false, true};
+  if (e.bits == 0) return {false, true, true};
   const Entry entry(e);
   const Lanes low = all(-128.0f), high = all(127.0f);
   const Lanes scale = all(q.plane_scale[e.plane]), quiet = all(q.quiet * kNearly);
-  Mask changed = 0, rest = 0;
+  const Lanes fresh = all(q.fresh);
+  Mask changed = 0, rest = 0, off = 0;
   for (int c = 0; c < q.channels; c += 16) {
     const int n = q.channels - c;
     const Lanes old = load_codes(codes + c, n), d = load(delta + c, 16);
     const Lanes now = between(plus(old, times(entry.code(d), entry.step)), low, high);
     changed |= differ(old, now);
-    rest |= beyond(minus(d, times(minus(now, old), scale)), quiet);
+    const Lanes left = minus(d, times(minus(now, old), scale));
+    rest |= beyond(left, quiet);
+    off |= beyond(left, fresh);
     if (write) store_codes(codes + c, now, n);
   }
-  return {changed != 0, rest != 0};
+  return {changed != 0, rest != 0, off != 0};
 }
 
 int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
@@ -571,21 +577,37 @@ int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
 
 Decision quantize_residual(const Quantizers& q, const Policy& policy, const float* x,
                            const float* against, uint8_t* const* codes, float* scratch) {
-  Decision d{0, 0, false, false};
+  Decision d{0, 0, false, false, false};
   float norm;
-  if (!residual(q, x, against, codes, scratch, &norm)) return d;
+  if (!residual(q, x, against, codes, scratch, &norm, &d.stale)) return d;
   d.index = choose(q, policy, scratch, norm);
   const PoolEntry& entry = q.pool[d.index];
   if (d.index == q.n_pool - 1) d.clipped = count_beyond(q, entry, scratch);
   const Sent sent = transmit(q, entry, scratch, codes[entry.plane], true);
   d.active = sent.changed;
+  d.stale = sent.stale;
   if (against || (d.index == 0 && !d.active) || !sent.rest) return d;
   // what would the next frame do if the input stayed as it is?
-  if (!residual(q, x, nullptr, codes, scratch, &norm)) return d;
+  if (!residual(q, x, nullptr, codes, scratch, &norm, &d.stale)) return d;
   const int next = choose(q, policy, scratch, norm);
   const PoolEntry& again = q.pool[next];
   d.pending = next != 0 || transmit(q, again, scratch, codes[again.plane], false).changed;
   return d;
+}
+
+Refreshed refresh(const Quantizers& q, const float* x, uint8_t* codes) {
+  const Lanes inverse = all(q.frame_inverse), low = all(q.frame_low), high = all(q.frame_high);
+  const Lanes quiet = all(q.quiet * q.frame_inverse * kNearly);
+  Mask changed = 0, loud = 0;
+  for (int c = 0; c < q.channels; c += 16) {
+    const int n = q.channels - c;
+    const Lanes steps = times(load(x + c, n), inverse);
+    const Lanes code = rounded(between(steps, low, high));
+    changed |= differ(code, load_codes(codes + c, n));
+    loud |= beyond(minus(steps, code), quiet);
+    store_codes(codes + c, code, n);
+  }
+  return {changed != 0, loud != 0};
 }
 
 // ---------------------------------------------------------------- quantization of thin pixels
@@ -667,13 +689,14 @@ void thin_frame(const Quantizers& q, const float* const* channels, int pixels, u
 }
 
 // δ of every pixel; returns whether any is loud.
-inline bool thin_residual(Thin& t, const Quantizers& q, int32_t* loud) {
-  for (int p = 0; p < kThin; ++p) loud[p] = 0;
+inline bool thin_residual(Thin& t, const Quantizers& q, int32_t* loud, int32_t* stale) {
+  for (int p = 0; p < kThin; ++p) loud[p] = stale[p] = 0;
   for (int c = 0; c < q.channels; ++c) {
 #pragma omp simd
     for (int p = 0; p < kThin; ++p) {
       t.delta[c][p] = t.x[c][p] - float(t.codes[c][p]) * q.plane_scale[0];
       loud[p] |= int32_t(fabsf(t.delta[c][p]) > q.quiet);
+      stale[p] |= int32_t(fabsf(t.delta[c][p]) > q.fresh);
     }
   }
   return any_of(loud);
@@ -742,37 +765,70 @@ inline void thin_transmit(Thin& t, const Quantizers& q, const int32_t* index, co
 }
 
 int thin_quantize(const Quantizers& q, const Policy& policy, const float* const* channels,
-                  int pixels, uint8_t* codes, ThinDecision* decisions) {
+                  int pixels, uint8_t* codes, uint8_t* marks, ThinDecision* decisions) {
   Thin t;
   int listed = 0;
   const int top = q.n_pool - 1;
   const float high = (q.pool[top].high + 0.5f) * q.pool[top].scale;
   const float low = (q.pool[top].low - 0.5f) * q.pool[top].scale;
-  int32_t loud[kThin], index[kThin], changed[kThin], next[kThin], would[kThin];
+  int32_t loud[kThin], stale[kThin], index[kThin], changed[kThin];
+  int32_t next[kThin], again[kThin], would[kThin];
   for (int first = 0; first < pixels; first += kThin) {
     const int count = pixels - first < kThin ? pixels - first : kThin;
     open_thin(t, q, channels, first, count, codes);
-    if (!thin_residual(t, q, loud)) continue;
-    thin_choose(t, q, policy, loud, index);
-    if (q.n_pool > 1 && !q.pool[0].bits && !any_of(index)) continue;  // left alone, all of them
+    const bool any = thin_residual(t, q, loud, stale);
+    if (any) thin_choose(t, q, policy, loud, index);
+    if (!any || (q.n_pool > 1 && !q.pool[0].bits && !any_of(index))) {  // left alone, all of them
+      for (int p = 0; p < count; ++p) marks[first + p] = uint8_t(stale[p] * kStale);
+      continue;
+    }
     int32_t clipped[kThin] = {};
     if (q.pool[top].bits)
       for (int c = 0; c < q.channels; ++c)
         for (int p = 0; p < kThin; ++p)
           clipped[p] += int32_t(t.delta[c][p] > high) + int32_t(t.delta[c][p] < low);
     thin_transmit(t, q, index, loud, changed, true);
-    const bool rest = thin_residual(t, q, next);
-    int32_t again[kThin];
+    const bool rest = thin_residual(t, q, next, stale);
     if (rest) {
       thin_choose(t, q, policy, next, again);
       thin_transmit(t, q, again, next, would, false);
     }
     for (int p = 0; p < count; ++p) {
+      marks[first + p] = uint8_t(stale[p] * kStale);
       if (!loud[p] || (index[p] == 0 && !changed[p] && !clipped[p])) continue;
       const bool looked = index[p] != 0 || changed[p];
       const bool pending = looked && rest && next[p] && (again[p] != 0 || would[p]);
-      decisions[listed++] = {
-          first + p, {index[p], index[p] == top ? clipped[p] : 0, changed[p] != 0, pending}};
+      decisions[listed++] = {first + p,
+                             {index[p], index[p] == top ? clipped[p] : 0, changed[p] != 0, pending,
+                              stale[p] != 0}};
+    }
+    close_thin(t, q, first, count, codes);
+  }
+  return listed;
+}
+
+int thin_refresh(const Quantizers& q, const float* const* channels, int pixels, uint8_t* codes,
+                 uint8_t* marks, ThinDecision* decisions) {
+  Thin t;
+  int listed = 0;
+  const float quiet = q.quiet * q.frame_inverse * kNearly;
+  for (int first = 0; first < pixels; first += kThin) {
+    const int count = pixels - first < kThin ? pixels - first : kThin;
+    open_thin(t, q, channels, first, count, codes);
+    int32_t loud[kThin] = {}, changed[kThin] = {};
+    for (int c = 0; c < q.channels; ++c) {
+#pragma omp simd
+      for (int p = 0; p < kThin; ++p) {
+        const float steps = t.x[c][p] * q.frame_inverse;
+        const float code = (clamped(steps, q.frame_low, q.frame_high) + kRound) - kRound;
+        loud[p] |= int32_t(fabsf(steps - code) > quiet);
+        changed[p] |= int32_t(code) ^ t.codes[c][p];
+        t.codes[c][p] = int32_t(code);
+      }
+    }
+    for (int p = 0; p < count; ++p) {
+      marks[first + p] = uint8_t(loud[p] * kPending);
+      if (changed[p]) decisions[listed++] = {first + p, {0, 0, true, loud[p] != 0, false}};
     }
     close_thin(t, q, first, count, codes);
   }
@@ -976,6 +1032,11 @@ void merge(uint8_t* out, const uint8_t* in, int n) {
   for (int i = 0; i < n; ++i) out[i] = uint8_t(out[i] | in[i]);
 }
 
+void merge_bits(uint8_t* out, const uint8_t* in, uint8_t bits, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = uint8_t(out[i] | (in[i] & bits));
+}
+
 int compress(const uint8_t* map, int n, int first, int32_t* out) {
   int found = 0, i = 0;
   for (; i + 8 <= n; i += 8) {
@@ -992,9 +1053,10 @@ int compress(const uint8_t* map, int n, int first, int32_t* out) {
 
 const Kernels kTable = {
     RESQ_NAME(RESQ_ISA), tile, packed_bytes, pack, gemm, depthwise, quantize_frame,
-    quantize_residual, thin_frame, thin_quantize, round_half, store_half, load_half,
+    quantize_residual, refresh, thin_frame,
+    thin_quantize, thin_refresh, round_half, store_half, load_half,
     add_half, join, finite, relu, clamp, add, affine, blend, blend_half,
-    maximum, divide, merge, compress,
+    maximum, divide, merge, merge_bits, compress,
 };
 
 }  // namespace

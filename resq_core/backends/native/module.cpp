@@ -30,14 +30,14 @@ void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
-using FrameQuantizer = std::tuple<float, float, float, float>;
+using FrameQuantizer = std::tuple<float, float, float, float, int>;
 using PoolTuple = std::tuple<float, float, float, float, float, int, int>;
 using PhaseTuple =
     std::tuple<int, int, int, int, int, int, std::vector<int>, std::vector<int>>;
 
 int add_layer(resq::Program& program, int tensor, std::tuple<int, int, int> out,
               std::tuple<int, int, int, int> padding, FrameQuantizer frame,
-              const std::vector<float>& planes, const std::vector<PoolTuple>& pool, float quiet,
+              const std::vector<float>& planes, const std::vector<PoolTuple>& pool, float quiet, float fresh,
               float weight_norm, double macs, bool image, const std::vector<PhaseTuple>& phases) {
   resq::Layer layer{};
   layer.tensor = tensor;
@@ -53,7 +53,7 @@ int add_layer(resq::Program& program, int tensor, std::tuple<int, int, int> out,
   q.channels = input.c;
   q.n_planes = int(planes.size());
   std::copy(planes.begin(), planes.end(), q.plane_scale);
-  std::tie(q.frame_inverse, q.frame_low, q.frame_high, q.frame_step) = frame;
+  std::tie(q.frame_inverse, q.frame_low, q.frame_high, q.frame_step, q.frame_bits) = frame;
   q.n_pool = int(pool.size());
   for (size_t i = 0; i < pool.size(); ++i) {
     resq::PoolEntry& e = q.pool[i];
@@ -61,6 +61,7 @@ int add_layer(resq::Program& program, int tensor, std::tuple<int, int, int> out,
     require(e.plane >= 0 && e.plane < q.n_planes, "a pool entry names a plane");
   }
   q.quiet = quiet;
+  q.fresh = fresh;
   layer.weight_norm = weight_norm;
   layer.macs = macs;
   layer.image = image;
@@ -194,7 +195,7 @@ NB_MODULE(_native, m) {
       .def("add_tensor", &resq::Program::add_tensor)
       .def("mark_read", &resq::Program::mark_read)
       .def("add_layer", &add_layer, "tensor"_a, "out"_a, "padding"_a, "frame"_a, "planes"_a,
-           "pool"_a, "quiet"_a, "weight_norm"_a, "macs"_a, "image"_a, "phases"_a)
+           "pool"_a, "quiet"_a, "fresh"_a, "weight_norm"_a, "macs"_a, "image"_a, "phases"_a)
       .def("add_block", &add_block, "layer"_a, "phase"_a, "plane"_a, "group"_a, "groups"_a,
            "weights"_a, "multiplier"_a, "bias"_a.none())
       .def("add_depthwise", &add_depthwise, "layer"_a, "weights"_a, "multiplier"_a,
@@ -215,14 +216,17 @@ NB_MODULE(_native, m) {
           "__init__",
           [](resq::Frame* self, std::shared_ptr<resq::Program> program,
              std::optional<State> state, bool anchor, int reference, bool relative,
-             bool look_everywhere, bool bits, bool timed, int threads,
+             bool look_everywhere, bool refresh, bool bits, bool timed, int threads,
              std::vector<float> thresholds) {
             require(reference >= 0 && reference < resq::kReferences, "reference is 0 to 2");
             require(thresholds.size() == size_t(program->n_layers()), "a threshold per layer");
             require(state || anchor, "a residual frame needs a state");
             const resq::FrameOptions options{anchor,          bool(state), resq::Reference(reference),
                                              relative,        look_everywhere,
-                                             bits,            timed,       std::max(threads, 1)};
+                                             refresh,         bits,        timed,
+                                             std::max(threads, 1)};
+            require(!refresh || (!anchor && options.reference == resq::Reference::tracking),
+                    "only what is tracked can be refreshed");
             require(!state || state->size() >= program->state_bytes(options.reference),
                     "the state is too small");
             require(!state || reinterpret_cast<uintptr_t>(state->data()) % 64 == 0,
@@ -232,7 +236,7 @@ NB_MODULE(_native, m) {
           },
           // a converted copy would be gone before the frame runs
           "program"_a, "state"_a.none().noconvert(), "anchor"_a, "reference"_a, "relative"_a,
-          "look_everywhere"_a, "bits"_a, "timed"_a, "threads"_a, "thresholds"_a,
+          "look_everywhere"_a, "refresh"_a, "bits"_a, "timed"_a, "threads"_a, "thresholds"_a,
           nb::keep_alive<1, 3>())
       .def(
           "bind",

@@ -254,7 +254,8 @@ Frame::Frame(std::shared_ptr<Program> program, uint8_t* state, const FrameOption
     const Layer& layer = p.layers_[i];
     const Tensor& t = p.tensors_[size_t(layer.tensor)];
     if (options_.bits && !options_.anchor)
-      s.bits[i].assign(size_t(t.pixels()), uint8_t(layer.quantizers.pool[0].bits));
+      s.bits[i].assign(size_t(t.pixels()),
+                       uint8_t(options_.refresh ? 0 : layer.quantizers.pool[0].bits));
     if (options_.anchor && options_.keeps) s.norms[i].resize(size_t(t.pixels()));
     if (options_.anchor) {
       uint8_t* codes = state_ + layer.codes;
@@ -428,10 +429,23 @@ class Frame::Worker {
       }
       return;
     }
+    uint8_t* first[kMostRows];
+    for (int k = 0; k < count; ++k) {
+      first[k] = place(layer, t, spots[k]);
+      // scattered rows: all on their way before the first is needed
+      for (int at = 0; at < layer.stride; at += 64) __builtin_prefetch(first[k] + at, 1);
+    }
+    if (options_.refresh) {
+      for (int k = 0; k < count; ++k) {
+        const Refreshed r = kernels_.refresh(q, rows + ptrdiff_t(k) * stride, first[k]);
+        note(id, spots[k], {0, 0, r.active, r.pending, false});
+      }
+      return;
+    }
     const bool tracks = options_.reference == Reference::tracking;
     for (int k = 0; k < count; ++k) {
       uint8_t* codes[kMaxPlanes];
-      codes[0] = place(layer, t, spots[k]);
+      codes[0] = first[k];
       for (int i = 1; i < q.n_planes; ++i) codes[i] = codes[i - 1] + layer.plane_bytes;
       note(id, spots[k],
            kernels_.quantize_residual(
@@ -449,10 +463,12 @@ class Frame::Worker {
     const size_t p = size_t(spot.p);
     ++stats.counts[d.index];
     stats.clipped += d.clipped;
-    state_[layer.pending + p] = d.pending;
-    if (options_.bits)
+    state_[layer.pending + p] = uint8_t(d.pending * kPending | d.stale * kStale);
+    if (options_.bits && !options_.refresh)
       shared_.bits[size_t(id)][p] = uint8_t(layer.quantizers.pool[d.index].bits);
     if (!d.active) return;
+    if (options_.bits && options_.refresh)
+      shared_.bits[size_t(id)][p] = uint8_t(layer.quantizers.frame_bits);
     ++stats.active_in;
     Map& map = shared_.active[size_t(id)];
     map.bytes[p] = 1;
@@ -508,8 +524,9 @@ class Frame::Worker {
 
   void mark_pending(const Tensor& t, uint8_t* map) {
     if (options_.reference != Reference::tracking) return;
+    const uint8_t bits = options_.refresh ? kPending | kStale : kPending;
     for (int id : t.sinks)
-      kernels_.merge(map, state_ + program_.layers_[size_t(id)].pending, t.pixels());
+      kernels_.merge_bits(map, state_ + program_.layers_[size_t(id)].pending, bits, t.pixels());
   }
 
   int list(const uint8_t* map, int n, std::vector<int32_t>& out) {
@@ -634,8 +651,10 @@ class Frame::Worker {
     const size_t bytes = size_t(channels) * 2;
     const auto point = [&](int tensor, uint16_t** to) {
       uint8_t* start = tensor < 0 ? nullptr : destination(tensor);
-      for (int k = 0; start && k < count; ++k)
+      for (int k = 0; start && k < count; ++k) {
         to[k] = reinterpret_cast<uint16_t*>(start + size_t(which[k]) * bytes);
+        __builtin_prefetch(to[k], 1);
+      }
       return start ? to : nullptr;
     };
     uint16_t* const* raw = point(with_raw ? s.raw : -1, raws);
@@ -644,9 +663,11 @@ class Frame::Worker {
     for (size_t i = size_t(from) + 1; i + 1 < s.post.size(); ++i) {
       relu |= s.post[i].kind == Post::relu;
       if (s.post[i].kind != Post::add) continue;
-      for (int k = 0; k < count; ++k)
+      for (int k = 0; k < count; ++k) {
         others[n * count + k] =
             reinterpret_cast<const uint16_t*>(stored(s.post[i].tensor, which[k]));
+        __builtin_prefetch(others[n * count + k]);
+      }
       ++n;
     }
     // in place only after the sinks have seen the row before it
@@ -821,10 +842,13 @@ class Frame::Worker {
       return;
     }
     own_.decisions.resize(size_t(t.w));
-    if (options_.reference == Reference::tracking)  // a pixel that is left alone waits for nothing
-      std::memset(state_ + layer.pending + size_t(line) * t.w, 0, size_t(t.w));
-    const int listed = kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels,
-                                              t.w, codes, own_.decisions.data());
+    uint8_t* marks = state_ + layer.pending + size_t(line) * t.w;
+    const int listed =
+        options_.refresh
+            ? kernels_.thin_refresh(layer.quantizers, channels, t.w, codes, marks,
+                                    own_.decisions.data())
+            : kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels, t.w, codes,
+                                     marks, own_.decisions.data());
     for (int i = 0; i < listed; ++i)
       note(id, {line * t.w + own_.decisions[size_t(i)].pixel, line, 0},
            own_.decisions[size_t(i)].decision);

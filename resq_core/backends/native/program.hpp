@@ -155,6 +155,7 @@ struct FrameOptions {
   Reference reference;
   bool relative;         // the policy's form
   bool look_everywhere;  // decide on every pixel anew
+  bool refresh;          // a keyframe, made of what differs from the state
   bool bits;             // note the bits of every pixel
   bool timed;
   int threads;

@@ -5,14 +5,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from resq_core.backends import extension
 from resq_core.backends.extension import ISAS, native_status
 from resq_core.errors import OptionError
+
+extension = import_module("resq_core.backends.extension")  # the package's name is the function
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "resq_core.backends._native"

@@ -62,7 +62,7 @@ def test_every_network(name: str) -> None:
             one, other = (s.step(x[None], bit_map=True, layers=True) for s in streams)
             frames.append((one, other))
     assert native._runtime is not None
-    assert native._runtime.backend_for((clip[:1],)) == f"native ({STATUS.isa})"
+    assert native._runtime.serving((clip[:1],)).backend == f"native ({STATUS.isa})"
     assert_close(frames)
 
 

@@ -9,26 +9,34 @@ from resq_core.pipelines.merging import merge
 from resq_core.stream import StepResult
 
 
-def step(macs: int, bits: float, bit_map: Tensor | None, reason: str | None) -> StepResult:
+def step(
+    macs: int,
+    bits: float,
+    bit_map: Tensor | None,
+    reason: str | None,
+    backend: str = "reference",
+) -> StepResult:
     layers = tuple(
         LayerReport(name, macs, int(macs * 8 * bits), 3, bits, bits / 8, 0.5, 0.25)
         for name in ("a", "b")
     )
     bops = FrameBops.of(layers)
+    anchor, output = reason is not None, torch.zeros(1)
     return StepResult(
-        torch.zeros(1), reason is not None, reason, 7, bops, bops, bits, 0.0, 0.0, bit_map, layers
+        output, anchor, reason, 7, bops, bops, bits, 0.0, 0.0, bit_map, layers, backend
     )
 
 
 def test_parts_are_weighted_by_what_they_compute() -> None:
     parts = {
         "big": step(30, 8, torch.full((2, 3), 8.0), "period"),
-        "small": step(10, 4, torch.full((2, 3), 4.0), None),
+        "small": step(10, 4, torch.full((2, 3), 4.0), None, "native"),
         "elsewhere": step(60, 0, torch.zeros(1, 1), None),
     }
     result = merge(parts, "big", 5, "out", not_in_paper={"small.a"}, layers=True)
     assert (result.output, result.index, result.reason) == ("out", 5, "period")
     assert result.is_anchor
+    assert result.backend == "reference and native"
     assert result.mean_bits == pytest.approx((60 * 8 + 20 * 4) / 200)
     assert result.active_fraction == pytest.approx((60 * 1 + 20 * 0.5) / 200)
     assert result.clipped_fraction == 0.5
