@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,27 @@ def test_bit_map_of_a_linear_layer_on_rows_with_places() -> None:
     torch.manual_seed(0)
     network = Network([(1, 3, 9, 11)], [(Tokens(3, 1, False, flat=False), (0,))], [1]).eval()
     run_both(network, COURSE)
+
+
+CLIPS = replace(COURSE, frames=("new", "move", "dark", "loud", "move", "still", "loud", "dark"))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="free grid, tracking: what a saturated pixel still clips is not counted"
+)
+def test_pixels_at_the_end_of_int8() -> None:
+    torch.manual_seed(1)
+    steps = [(nn.Conv2d(*c, 3, padding=1), (i,)) for i, c in enumerate([(2, 4), (4, 4), (4, 4)])]
+    network = Network([(1, 2, 16, 16)], steps, [3]).eval()
+    run_both(network, replace(CLIPS, precision="W8A8->W8A8"), grid="free")
+
+
+@pytest.mark.parametrize("reference", ["tracking", "keyframe"])
+def test_relu_behind_groups_on_the_free_grid(reference: str) -> None:
+    torch.manual_seed(0)
+    steps = [(nn.Conv2d(2, 4, 3, padding=1, groups=2), (0,)), (nn.ReLU(), (1,))]
+    network = Network([(1, 2, 16, 16)], steps, [2]).eval()
+    run_both(network, replace(CLIPS, precision="W8A8->W8A4", reference=reference), grid="free")
 
 
 # ---- one result, whoever computes it
