@@ -296,15 +296,15 @@ def test_tracking_does_not_drift(precision: str) -> None:
     stream = model.stream(reference="tracking")
     keyframe: Tensor = stream.step(clip[-1:]).output
     assert stream._runtime.serving((clip[:1],)).backend.startswith("native")
-    executor, state = stream._runtime._executor((clip[:1],))[1], stream._state
+    runtime, state = stream._runtime, stream._state
     reference, policy = stream.options.reference, stream.options.policy
 
     def gap_after(frames: int) -> float:
         with torch.no_grad():
             for i in range(frames):
-                executor.residual((clip[i % 50][None],), state, reference, policy, False)
+                runtime.run_residual((clip[i % 50][None],), state, reference, policy, False)
             for _ in range(5):
-                run = executor.residual((clip[-1:],), state, reference, policy, False)
+                run = runtime.run_residual((clip[-1:],), state, reference, policy, False)
         return float((run.output - keyframe).abs().max() / keyframe.abs().max())
 
     early, late = gap_after(50), gap_after(100_000)
