@@ -994,7 +994,10 @@ class Frame::Worker {
     const double start = now();
     // a keyframe has nothing in the other planes
     const int last = options_.anchor ? 0 : layer.quantizers.n_planes - 1;
-    const bool relu = !layer.depthwise && !s.post.empty() && s.post[0].kind == Post::relu;
+    // a group's vectors reach into the next group's channels, whose planes are not all added up yet
+    const bool whole = last == 0 || f.segments.size() == 1;
+    const bool relu =
+        whole && !layer.depthwise && !s.post.empty() && s.post[0].kind == Post::relu;
     for (int plane = 0; plane <= last; ++plane) {
       if (layer.depthwise) {
         for (int k = 0; k < count; ++k)

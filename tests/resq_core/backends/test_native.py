@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -60,6 +61,7 @@ def drawn(default: int) -> settings:
         max_examples=int(EXAMPLES or default),
         derandomize=EXAMPLES is None,
         database=None,
+        phases=[Phase.generate] if EXAMPLES is None else list(Phase),  # shrinking takes minutes
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -142,6 +144,27 @@ def test_bit_map_of_a_linear_layer_on_rows_with_places() -> None:
     torch.manual_seed(0)
     network = Network([(1, 3, 9, 11)], [(Tokens(3, 1, False, flat=False), (0,))], [1]).eval()
     run_both(network, COURSE)
+
+
+CLIPS = replace(COURSE, frames=("new", "move", "dark", "loud", "move", "still", "loud", "dark"))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="free grid, tracking: what a saturated pixel still clips is not counted"
+)
+def test_pixels_at_the_end_of_int8() -> None:
+    torch.manual_seed(1)
+    steps = [(nn.Conv2d(*c, 3, padding=1), (i,)) for i, c in enumerate([(2, 4), (4, 4), (4, 4)])]
+    network = Network([(1, 2, 16, 16)], steps, [3]).eval()
+    run_both(network, replace(CLIPS, precision="W8A8->W8A8"), grid="free")
+
+
+@pytest.mark.parametrize("reference", ["tracking", "keyframe"])
+def test_relu_behind_groups_on_the_free_grid(reference: str) -> None:
+    torch.manual_seed(0)
+    steps = [(nn.Conv2d(2, 4, 3, padding=1, groups=2), (0,)), (nn.ReLU(), (1,))]
+    network = Network([(1, 2, 16, 16)], steps, [2]).eval()
+    run_both(network, replace(CLIPS, precision="W8A8->W8A4", reference=reference), grid="free")
 
 
 # ---- one result, whoever computes it
@@ -273,15 +296,15 @@ def test_tracking_does_not_drift(precision: str) -> None:
     stream = model.stream(reference="tracking")
     keyframe: Tensor = stream.step(clip[-1:]).output
     assert stream._runtime.serving((clip[:1],)).backend.startswith("native")
-    executor, state = stream._runtime._executor((clip[:1],))[1], stream._state
+    runtime, state = stream._runtime, stream._state
     reference, policy = stream.options.reference, stream.options.policy
 
     def gap_after(frames: int) -> float:
         with torch.no_grad():
             for i in range(frames):
-                executor.residual((clip[i % 50][None],), state, reference, policy, False)
+                runtime.run_residual((clip[i % 50][None],), state, reference, policy, False)
             for _ in range(5):
-                run = executor.residual((clip[-1:],), state, reference, policy, False)
+                run = runtime.run_residual((clip[-1:],), state, reference, policy, False)
         return float((run.output - keyframe).abs().max() / keyframe.abs().max())
 
     early, late = gap_after(50), gap_after(100_000)
