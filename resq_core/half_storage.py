@@ -23,6 +23,7 @@ __all__ = ["LARGEST_HALF", "round_to_half", "with_half_storage"]
 LARGEST_HALF = 65504.0
 """The largest finite half."""
 
+_LEAST_REACH = 2.0**-5  # a step of an 8-bit quantizer is a normal half then
 _ROOM = 4.0  # a sum of what layers read may be larger than any one of them
 
 _aten = torch.ops.aten
@@ -47,15 +48,16 @@ def with_half_storage(
 ) -> Graph:
     """The graph with a rounding behind every image that has to be kept.
 
-    A network whose calibrated ranges come near a half's is left as it is.
+    A network whose calibrated ranges come near a half's largest or smallest numbers is left as
+    it is.
 
     Args:
         graph: the network.
         layers: its quantizers, for their ranges.
         inputs: example inputs; only shapes matter.
     """
-    reach = max((layer.frame_scale * 2.0 ** (layer.frame_bits - 1) for layer in layers), default=0)
-    if reach * _ROOM > LARGEST_HALF:
+    reaches = [layer.frame_scale * 2.0 ** (layer.frame_bits - 1) for layer in layers]
+    if not reaches or min(reaches) < _LEAST_REACH or max(reaches) * _ROOM > LARGEST_HALF:
         return graph
     shapes = graph.shapes(inputs)
     outputs = set(slots_in(graph.outputs))
