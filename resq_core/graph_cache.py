@@ -95,8 +95,9 @@ def check_inputs(x: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         pixels = tensor.shape[-1] * tensor.shape[-2] if tensor.ndim >= 4 else 1
         if pixels > MAX_PIXELS:
             raise InputError(f"{what} has {pixels} pixels; expected at most {MAX_PIXELS}")
-        lowest, highest = (bound.item() for bound in tensor.aminmax())  # NaN is handed on
-        if not math.isfinite(highest - lowest):
+        # numpy's one thread: torch's would go on spinning on the cores that the frame needs
+        values = tensor.detach().cpu().numpy()
+        if not math.isfinite(float(values.max()) - float(values.min())):  # NaN is handed on
             raise InputError(f"{what} holds NaN or infinity; expected finite numbers")
     if not inputs:
         raise InputError("no input; expected at least one tensor")

@@ -14,6 +14,7 @@ namespace {
 constexpr size_t kNowhere = std::numeric_limits<size_t>::max();
 constexpr size_t kAlign = 64;
 constexpr int kMostRows = 48;
+constexpr int kMostMembers = 16;
 constexpr int kMostJoined = 4;
 constexpr size_t kSlack = 64;  // code planes may be read this far beyond their end
 
@@ -49,6 +50,11 @@ struct Map {
   }
 };
 
+// On a cache line of its own.
+struct alignas(64) Counter {
+  std::atomic<int> value{0};
+};
+
 // What one thread needs for itself.
 struct Private {
   std::vector<float> rows, delta, room;
@@ -67,7 +73,7 @@ struct Scratch {
   std::vector<std::vector<float>> norms;    // by layer, ‖x‖ of every pixel
   std::vector<std::vector<uint8_t>> bits;   // by layer
   std::vector<std::vector<uint8_t>> current;  // by tensor: changed rows, where the state keeps x^k
-  std::vector<std::atomic<int>> next;       // by step and list: the next pixel to take
+  std::vector<Counter> next;                // by step, list and thread: the next pixel to take
   std::vector<Private> privates;
   std::vector<uint8_t> state;               // for frames that leave none
 };
@@ -78,7 +84,7 @@ Scratch::Scratch(const Program& program)
       norms(program.layers_.size()),
       bits(program.layers_.size()),
       current(program.tensors_.size()),
-      next(program.steps_.size() * 8) {
+      next(program.steps_.size() * 2 * kMostMembers) {
   for (size_t i = 0; i < changed.size(); ++i) {
     const Tensor& t = program.tensors_[i];
     if (t.read) changed[i].size(t.n * t.h, t.w);
@@ -245,7 +251,7 @@ Frame::Frame(std::shared_ptr<Program> program, uint8_t* state, const FrameOption
     const size_t at = reinterpret_cast<uintptr_t>(s.state.data()) % kAlign;
     state_ = s.state.data() + (at ? kAlign - at : 0);
   }
-  for (std::atomic<int>& next : s.next) next.store(0, std::memory_order_relaxed);
+  for (Counter& next : s.next) next.value.store(0, std::memory_order_relaxed);
   for (Private& mine : s.privates)
     std::fill(mine.stats.begin(), mine.stats.end(), LayerStats{});
   for (Map& map : s.changed) map.clear();
@@ -579,15 +585,23 @@ class Frame::Worker {
   // may go on before all have theirs.
   void agree() { barrier_.wait(); }
 
-  // Takes pieces of a list until it is used up.
+  // Takes pieces of a list until it is used up: first from this thread's own part, which covers
+  // the same part of the picture in every step, so that a core reads what it wrote itself; then
+  // what others have left.
   template <typename Work>
   void share(int step, int which, int total, int piece, const Work& work) {
     if (total <= 0) return;
-    std::atomic<int>& next = shared_.next[size_t(step) * 8 + which];
-    for (;;) {
-      const int first = next.fetch_add(piece, std::memory_order_relaxed);
-      if (first >= total) return;
-      work(first, std::min(piece, total - first));
+    Counter* next = &shared_.next[(size_t(step) * 2 + size_t(which)) * kMostMembers];
+    const int pieces = (total + piece - 1) / piece;
+    for (int turn = 0; turn < members_; ++turn) {
+      const int owner = (rank_ + turn) % members_;
+      const int start = int(int64_t(pieces) * owner / members_);
+      const int end = int(int64_t(pieces) * (owner + 1) / members_);
+      for (;;) {
+        const int taken = start + next[owner].value.fetch_add(1, std::memory_order_relaxed);
+        if (taken >= end) break;
+        work(taken * piece, std::min(piece, total - taken * piece));
+      }
     }
   }
 
@@ -1049,7 +1063,7 @@ void Frame::run(int first, int last) {
       throw std::logic_error("an input was not bound");
   const size_t width = round_up(size_t(p.widest_), kLanes);
   Team::run(
-      options_.threads,
+      std::min(options_.threads, kMostMembers),
       [&](int members) {
         std::vector<Private>& privates = scratch_->privates;
         if (privates.size() < size_t(members)) privates.resize(size_t(members));

@@ -9,7 +9,7 @@
 namespace resq {
 namespace {
 
-constexpr int kSpins = 2000;
+constexpr int kSpins = 20000;
 
 inline void relax() {
 #if defined(__x86_64__)
