@@ -145,7 +145,6 @@ struct Kernels {
   void (*add_half)(float* x, const uint16_t* y, int n);
 
   void (*join)(const Join&);
-  bool (*finite)(const float* x, size_t n);
 
   void (*relu)(float* x, int n);
   void (*clamp)(float* x, int n, float low, float high);

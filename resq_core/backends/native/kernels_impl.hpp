@@ -977,20 +977,6 @@ void join(const Join& j) {
   }
 }
 
-bool finite(const float* x, size_t n) {
-  // the exponent is all ones in NaN and infinity
-  uint32_t largest = 0;
-  const uint32_t* bits = reinterpret_cast<const uint32_t*>(x);
-#pragma omp simd reduction(max : largest)
-  for (size_t i = 0; i < n; ++i) {
-    uint32_t b;
-    memcpy(&b, bits + i, 4);
-    b &= 0x7f800000u;
-    largest = largest > b ? largest : b;
-  }
-  return largest != 0x7f800000u;
-}
-
 // ---------------------------------------------------------------- rows of floats
 
 void relu(float* x, int n) {
@@ -1074,7 +1060,7 @@ const Kernels kTable = {
     RESQ_NAME(RESQ_ISA), tile, packed_bytes, pack, gemm, depthwise, quantize_frame,
     quantize_residual, refresh, thin_frame,
     thin_quantize, thin_refresh, round_half, store_half, load_half,
-    add_half, join, finite, relu, clamp, add, affine, blend, blend_half,
+    add_half, join, relu, clamp, add, affine, blend, blend_half,
     maximum, divide, merge, merge_bits, compress,
 };
 

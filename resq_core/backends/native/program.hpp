@@ -129,7 +129,6 @@ class Program {
   int n_steps() const { return int(steps_.size()); }
   const Tensor& tensor(int i) const { return tensors_.at(size_t(i)); }
   const char* isa() const { return kernels_->name; }
-  bool finite(const float* x, size_t n) const { return kernels_->finite(x, n); }
 
  private:
   friend class Frame;

@@ -335,11 +335,9 @@ def _settle(module: nn.Module) -> None:
 def rounds_alike(network: Network) -> bool:
     """Every op gives the same last bit in torch and in native code.
 
-    torch's resize, mean and batch norm round in a way that depends on memory layout and processor,
-    and what is not known natively may too; after them a code, or a kept half, at a tie can differ.
+    torch's resize and mean round in a way that depends on memory layout and processor, and what is
+    not known natively may too; after them a code, or a kept half, at a tie can differ.
     """
-    if any(isinstance(step, nn.BatchNorm2d) for step in network.steps):
-        return False
     return not any(
         isinstance(part, nn.AdaptiveAvgPool2d | nn.GELU | nn.Sigmoid | nn.Softmax)
         or (isinstance(part, Op) and part.name.startswith(("bilinear", "x · sigmoid")))
