@@ -86,11 +86,6 @@ struct Decision {
 // The bits of a pixel's byte in the state.
 constexpr uint8_t kPending = 1, kStale = 2;
 
-// What a refreshed pixel was.
-struct Refreshed {
-  bool active, pending;
-};
-
 struct ThinDecision {
   int pixel;
   Decision decision;
@@ -122,12 +117,14 @@ struct Kernels {
   // frame must look at it again. `codes` points at each row's pixel in plane 0.
   void (*quantize_frame)(const Quantizers&, const float* x, ptrdiff_t stride, int count,
                          uint8_t* const* codes, float* norms, uint8_t* pending);
-  // Residual codes of one row, added to the planes; `against` is null for `tracking`. `scratch`
-  // holds the channels rounded up to 16. `codes` points at the pixel in each plane.
-  Decision (*quantize_residual)(const Quantizers&, const Policy&, const float* x,
-                                const float* against, uint8_t* const* codes, float* scratch);
-  // Keyframe codes of one row over those that are there.
-  Refreshed (*refresh)(const Quantizers&, const float* x, uint8_t* codes);
+  // Residual codes of such rows, added to the planes, which lie `plane_bytes` apart; `against` is
+  // null for `tracking`. `scratch` holds four rows of the channels rounded up to 16.
+  void (*quantize_residual)(const Quantizers&, const Policy&, const float* x, ptrdiff_t stride,
+                            int count, const float* const* against, uint8_t* const* codes,
+                            ptrdiff_t plane_bytes, float* scratch, Decision* decisions);
+  // Keyframe codes of such rows over those that are there.
+  void (*refresh)(const Quantizers&, const float* x, ptrdiff_t stride, int count,
+                  uint8_t* const* codes, Decision* decisions);
   // The first two for pixels of up to 4 channels in separate pictures, with one plane of 4 bytes a
   // pixel; the second for `tracking`: it writes every pixel's byte of the
   // state, lists the pixels that were not simply left alone, and returns how many.

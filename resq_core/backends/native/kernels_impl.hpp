@@ -271,33 +271,66 @@ void depthwise(const Depthwise& d) {
 // ---------------------------------------------------------------- sixteen lanes
 
 // A row of channels goes by sixteen; a last part of n lanes reads zeros beyond, and keeps to n.
+// Whole is n = 16, known when compiled.
+struct Whole {
+  constexpr operator int() const { return 16; }
+};
+
+template <typename N>
+constexpr bool kWhole = false;
+template <>
+constexpr bool kWhole<Whole> = true;
+
+// Calls f(c, n) for every sixteen of n channels from c.
+template <typename F>
+[[gnu::always_inline]] inline void by_lanes(int channels, F&& f) {
+  int c = 0;
+  for (; c + 16 <= channels; c += 16) f(c, Whole{});
+  if (c < channels) f(c, channels - c);
+}
+
 #if defined(__AVX512VNNI__)
 
 using Lanes = __m512;
 
 inline __mmask16 first_lanes(int n) { return n >= 16 ? 0xffff : __mmask16((1u << n) - 1); }
 inline Lanes all(float v) { return _mm512_set1_ps(v); }
-inline Lanes load(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
-inline void store(float* p, Lanes v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+template <typename N>
+inline Lanes load(const float* p, N n) {
+  if constexpr (kWhole<N>) return _mm512_loadu_ps(p);
+  return _mm512_maskz_loadu_ps(first_lanes(n), p);
+}
+template <typename N>
+inline void store(float* p, Lanes v, N n) {
+  if constexpr (kWhole<N>) _mm512_storeu_ps(p, v);
+  else _mm512_mask_storeu_ps(p, first_lanes(n), v);
+}
 inline Lanes plus(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
 inline Lanes minus(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }
 inline Lanes times(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
 inline Lanes between(Lanes v, Lanes low, Lanes high) {
   return _mm512_min_ps(_mm512_max_ps(v, low), high);
 }
+inline Lanes larger(Lanes a, Lanes b) { return _mm512_max_ps(a, b); }
+inline Lanes size(Lanes v) { return _mm512_abs_ps(v); }
 using Mask = __mmask16;
-inline Mask beyond(Lanes v, Lanes bound) {  // |v| > bound
-  return _mm512_cmp_ps_mask(_mm512_abs_ps(v), bound, _CMP_GT_OQ);
-}
+inline Mask either(Mask a, Mask b) { return _kor_mask16(a, b); }
+inline Mask above(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 inline int count_above(Lanes a, Lanes b) {
   return __builtin_popcount(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ));
 }
 inline Mask differ(Lanes a, Lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ); }
 // The bytes of rounded codes, from steps between −128 and 127: adding 1.5·2^23 + 128 leaves
 // code + 128 in the last byte of the float.
-inline void store_steps(uint8_t* p, Lanes steps, int n) {
+template <typename N>
+inline void store_bytes(uint8_t* p, __m128i bytes, N n) {
+  if constexpr (kWhole<N>) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+  else _mm_mask_storeu_epi8(p, first_lanes(n), bytes);
+}
+template <typename N>
+inline void store_steps(uint8_t* p, Lanes steps, N n) {
   const __m512 sum = _mm512_add_ps(steps, _mm512_set1_ps(kRound + 128.0f));
-  _mm_mask_storeu_epi8(p, first_lanes(n), _mm512_cvtepi32_epi8(_mm512_castps_si512(sum)));
+  store_bytes(p, _mm512_cvtepi32_epi8(_mm512_castps_si512(sum)), n);
 }
 inline Lanes above_zero(Lanes v) { return _mm512_max_ps(v, _mm512_setzero_ps()); }
 inline __m128 quarter(Lanes v) {
@@ -315,14 +348,48 @@ inline void norms4(const Lanes* v, float* out) {
   _MM_TRANSPOSE4_PS(a, b, c, d);
   _mm_storeu_ps(out, _mm_sqrt_ps(_mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d))));
 }
-inline Lanes load_codes(const uint8_t* p, int n) {
+template <typename N>
+inline Lanes load_codes(const uint8_t* p, N n) {
+  const __m512i zero = _mm512_set1_epi32(kZeroCode);
+  if constexpr (kWhole<N>) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes), zero));
+  }
   const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p));
-  const __m512i zero = _mm512_maskz_set1_epi32(first_lanes(n), kZeroCode);
-  return _mm512_cvtepi32_ps(_mm512_sub_epi32(wide, zero));
+  return _mm512_cvtepi32_ps(_mm512_maskz_sub_epi32(first_lanes(n), wide, zero));
 }
-inline void store_codes(uint8_t* p, Lanes v, int n) {
+// Sixteen pixels of four bytes, and the codes of one channel of them.
+using Words = __m512i;
+template <typename N>
+inline Words load_words(const uint8_t* p, N n) {
+  return _mm512_mask_loadu_epi32(_mm512_set1_epi8(char(kZeroCode)), first_lanes(n), p);
+}
+template <typename N>
+inline void store_words(uint8_t* p, Words words, N n) {
+  _mm512_mask_storeu_epi32(p, first_lanes(n), words);
+}
+inline Lanes codes_in(Words words, int channel) {
+  const __m512i byte = _mm512_and_si512(_mm512_srl_epi32(words, _mm_cvtsi32_si128(8 * channel)),
+                                        _mm512_set1_epi32(255));
+  return _mm512_cvtepi32_ps(_mm512_sub_epi32(byte, _mm512_set1_epi32(kZeroCode)));
+}
+inline Words with_codes(Words words, int channel, Lanes codes) {
+  const __m128i shift = _mm_cvtsi32_si128(8 * channel);
+  const __m512i wide = _mm512_add_epi32(_mm512_cvtps_epi32(codes), _mm512_set1_epi32(kZeroCode));
+  const __m512i kept = _mm512_andnot_si512(_mm512_sll_epi32(_mm512_set1_epi32(255), shift), words);
+  return _mm512_or_si512(kept, _mm512_sll_epi32(wide, shift));
+}
+// A byte of `value` for each lane of the mask, zero for the others.
+template <typename N>
+inline void store_marks(uint8_t* p, Mask mask, uint8_t value, N n) {
+  store_bytes(p, _mm_maskz_set1_epi8(mask, char(value)), n);
+}
+inline Lanes chosen(Mask mask, Lanes a, Lanes b) { return _mm512_mask_blend_ps(mask, b, a); }
+inline Lanes root(Lanes v) { return _mm512_sqrt_ps(v); }
+template <typename N>
+inline void store_codes(uint8_t* p, Lanes v, N n) {
   const __m512i wide = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(kZeroCode));
-  _mm_mask_storeu_epi8(p, first_lanes(n), _mm512_cvtepi32_epi8(wide));
+  store_bytes(p, _mm512_cvtepi32_epi8(wide), n);
 }
 
 #else
@@ -366,11 +433,18 @@ inline Lanes times(const Lanes& a, const Lanes& b) {
 inline Lanes between(const Lanes& v, const Lanes& low, const Lanes& high) {
   return lanewise([&](int i) { return clamped(v.v[i], low.v[i], high.v[i]); });
 }
-using Mask = int;
-inline Mask beyond(const Lanes& v, const Lanes& bound) {
-  int any = 0;
-  for (int i = 0; i < 16; ++i) any |= int(fabsf(v.v[i]) > bound.v[i]);
-  return any;
+inline Lanes larger(const Lanes& a, const Lanes& b) {
+  return lanewise([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Lanes size(const Lanes& v) {
+  return lanewise([&](int i) { return fabsf(v.v[i]); });
+}
+using Mask = int;  // a bit per lane
+inline Mask either(Mask a, Mask b) { return a | b; }
+inline Mask above(const Lanes& a, const Lanes& b) {
+  int mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= int(a.v[i] > b.v[i]) << i;
+  return mask;
 }
 inline int count_above(const Lanes& a, const Lanes& b) {
   int n = 0;
@@ -378,9 +452,9 @@ inline int count_above(const Lanes& a, const Lanes& b) {
   return n;
 }
 inline Mask differ(const Lanes& a, const Lanes& b) {
-  int any = 0;
-  for (int i = 0; i < 16; ++i) any |= int(a.v[i] != b.v[i]);
-  return any;
+  int mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= int(a.v[i] != b.v[i]) << i;
+  return mask;
 }
 inline Lanes above_zero(const Lanes& v) {
   return lanewise([&](int i) { return v.v[i] > 0.0f ? v.v[i] : 0.0f; });
@@ -404,6 +478,40 @@ inline Lanes load_codes(const uint8_t* p, int n) {
     memcpy(bytes, p, size_t(n));
   }
   return lanewise([&](int i) { return float(int32_t(bytes[i]) - kZeroCode); });
+}
+struct Words {
+  uint32_t v[16];
+};
+inline Words load_words(const uint8_t* p, int n) {
+  Words w;
+  memset(w.v, kZeroCode, sizeof w.v);
+  memcpy(w.v, p, size_t(n < 16 ? n : 16) * 4);
+  return w;
+}
+inline void store_words(uint8_t* p, const Words& words, int n) {
+  memcpy(p, words.v, size_t(n < 16 ? n : 16) * 4);
+}
+inline Lanes codes_in(const Words& words, int channel) {
+  return lanewise([&](int i) {
+    return float(int32_t((words.v[i] >> (8 * channel)) & 255u) - kZeroCode);
+  });
+}
+inline Words with_codes(const Words& words, int channel, const Lanes& codes) {
+  Words w;
+  const int shift = 8 * channel;
+#pragma omp simd
+  for (int i = 0; i < 16; ++i)
+    w.v[i] = (words.v[i] & ~(255u << shift)) | uint32_t(int32_t(codes.v[i]) + kZeroCode) << shift;
+  return w;
+}
+inline void store_marks(uint8_t* p, Mask mask, uint8_t value, int n) {
+  for (int i = 0; i < n && i < 16; ++i) p[i] = (mask >> i) & 1 ? value : uint8_t(0);
+}
+inline Lanes chosen(Mask mask, const Lanes& a, const Lanes& b) {
+  return lanewise([&](int i) { return (mask >> i) & 1 ? a.v[i] : b.v[i]; });
+}
+inline Lanes root(const Lanes& v) {
+  return lanewise([&](int i) { return sqrtf(v.v[i]); });
 }
 inline void store_codes(uint8_t* p, const Lanes& v, int n) {
   uint8_t bytes[16];
@@ -447,20 +555,19 @@ void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int c
     Lanes& mine = squares[r & 3];
     mine = all(0.0f);
     Mask loud = 0;
-    for (int c = 0; c < q.channels; c += 16) {
-      const int n = q.channels - c;
+    by_lanes(q.channels, [&](int c, auto n) __attribute__((always_inline)) {
       const Lanes v = load(x + c, n);
       const Lanes steps = times(v, inverse), inside = between(steps, low, high);
       mine = plus(mine, times(v, v));
       if (plain) {
-        loud |= differ(steps, inside);
+        loud = either(loud, differ(steps, inside));
         store_steps(codes[r] + c, inside, n);
       } else {
         const Lanes code = rounded(inside);
-        loud |= beyond(minus(steps, code), quiet);
+        loud = either(loud, above(size(minus(steps, code)), quiet));
         store_codes(codes[r] + c, times(code, step), n);
       }
-    }
+    });
     pending[r] = loud != 0;
     if ((r & 3) == 3) {
       norms4(squares, norms + r - 3);
@@ -472,79 +579,116 @@ void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int c
   }
 }
 
-// δ = x − what was transmitted, whether any |δ| is above the quiet bound, and ‖δ‖₂.
-inline bool residual(const Quantizers& q, const float* x, const float* against,
-                     uint8_t* const* codes, float* delta, float* norm, bool* stale) {
-  const Lanes quiet = all(q.quiet), scale = all(q.plane_scale[0]), fresh = all(q.fresh);
-  Mask loud = 0, off = 0;
-  Lanes squares = all(0.0f);
-  for (int c = 0; c < q.channels; c += 16) {
-    const int n = q.channels - c;
-    Lanes sent;
-    if (against) {
-      sent = load(against + c, n);
-    } else {
-      sent = times(load_codes(codes[0] + c, n), scale);
-      for (int p = 1; p < q.n_planes; ++p)
-        sent = plus(sent, times(load_codes(codes[p] + c, n), all(q.plane_scale[p])));
-    }
-    const Lanes d = minus(load(x + c, n), sent);
-    loud |= beyond(d, quiet);
-    off |= beyond(d, fresh);
-    squares = plus(squares, times(d, d));
-    store(delta + c, d, 16);
-  }
-  *stale = off != 0;
-  if (!loud) return false;
-  *norm = norm1(squares);
-  return true;
+// Rows are judged in groups of four, whose norms share their horizontal sums and whose latencies
+// overlap.
+constexpr int kGroup = 4;
+
+// One row of a group on its way through the policy.
+struct Judged {
+  const float* x;
+  uint8_t* codes;  // the pixel in plane 0
+  float* delta;    // channels rounded up to 16
+  float errors[kMaxPool];
+  float norm;  // ‖δ‖₂
+  bool loud, stale, clamps;
+};
+
+template <typename N>
+inline Lanes transmitted(const Quantizers& q, const uint8_t* codes, ptrdiff_t plane_bytes, N n,
+                         const Lanes& scale) {
+  Lanes sent = times(load_codes(codes, n), scale);
+  for (int p = 1; p < q.n_planes; ++p)
+    sent = plus(sent, times(load_codes(codes + p * plane_bytes, n), all(q.plane_scale[p])));
+  return sent;
 }
 
-// ‖δ − q(δ)‖₂, and whether q had to clamp.
-inline float error_norm(const PoolEntry& e, const float* delta, int channels, bool* clamped_any) {
+// δ = x − what was transmitted of a row, and whether any |δ| is above the quiet and fresh bounds.
+inline Lanes residual(const Quantizers& q, Judged& row, const float* against,
+                      ptrdiff_t plane_bytes) {
+  const Lanes scale = all(q.plane_scale[0]);
+  Lanes squares = all(0.0f), most = all(0.0f);
+  by_lanes(q.channels, [&](int c, auto n) __attribute__((always_inline)) {
+    const Lanes sent = against ? load(against + c, n)
+                               : transmitted(q, row.codes + c, plane_bytes, n, scale);
+    const Lanes d = minus(load(row.x + c, n), sent);
+    most = larger(most, size(d));
+    squares = plus(squares, times(d, d));
+    store(row.delta + c, d, Whole{});
+  });
+  row.loud = above(most, all(q.quiet)) != 0;
+  row.stale = above(most, all(q.fresh)) != 0;
+  return squares;
+}
+
+// Squares of δ − q(δ), and whether q had to clamp.
+inline Lanes error(const PoolEntry& e, Judged& row, int channels) {
   const Lanes inverse = all(e.inverse), low = all(e.low), high = all(e.high), scale = all(e.scale);
   Lanes squares = all(0.0f);
   Mask outside = 0;
   for (int c = 0; c < channels; c += 16) {
-    const Lanes d = load(delta + c, 16);
+    const Lanes d = load(row.delta + c, Whole{});
     const Lanes steps = times(d, inverse), inside = between(steps, low, high);
-    outside |= differ(steps, inside);
+    outside = either(outside, differ(steps, inside));
     const Lanes rest = minus(d, times(rounded(inside), scale));
     squares = plus(squares, times(rest, rest));
   }
-  *clamped_any = outside != 0;
-  return norm1(squares);
+  row.clamps = outside != 0;
+  return squares;
 }
 
-// Eq. 11: the first quantizer that no later one betters by the threshold. `norm` is ‖δ‖₂.
-inline int choose(const Quantizers& q, const Policy& policy, const float* delta, float norm) {
+// Eq. 11 for the rows of a group: the first quantizer that no later one betters by the threshold.
+// A row whose error is below the threshold from the start stays at 0.
+inline void choose(const Quantizers& q, const Policy& policy, Judged* rows, int count,
+                   int32_t* index) {
   const int last = q.n_pool - 1;
-  if (last == 0) return 0;
-  float errors[kMaxPool];
-  bool clamps = true;
-  errors[0] =
-      policy.gain *
-      (q.pool[0].bits ? error_norm(q.pool[0], delta, q.channels, &clamps) : norm);
-  if (errors[0] < policy.threshold) return 0;  // no later error is below zero
-  int known = 0;
-  for (int i = 0; i < last; ++i) {
-    // those of one scale give the same codes where nothing is clamped: nothing gained
-    const auto know = [&](int upto) {
-      while (known < upto) {
-        const bool same = !clamps && q.pool[known + 1].scale == q.pool[known].scale;
-        errors[known + 1] =
-            same ? errors[known]
-                 : policy.gain * error_norm(q.pool[known + 1], delta, q.channels, &clamps);
-        ++known;
-      }
-    };
-    know(policy.ahead ? last : i + 1);
-    float best = errors[i + 1];
-    for (int j = i + 2; policy.ahead && j <= last; ++j) best = errors[j] < best ? errors[j] : best;
-    const float gap = errors[i] - best;
-    if (gap < policy.threshold || gap <= 0.0f) return i;
+  bool open[kGroup];
+  Lanes squares[kGroup];
+  float norms[kGroup];
+  for (int i = 0; i < count; ++i) index[i] = 0;
+  if (last == 0) return;
+  for (int i = 0; i < kGroup; ++i) squares[i] = all(0.0f);
+  for (int i = 0; i < count; ++i) {
+    rows[i].clamps = true;
+    if (q.pool[0].bits && rows[i].loud) squares[i] = error(q.pool[0], rows[i], q.channels);
   }
-  return last;
+  if (q.pool[0].bits) norms4(squares, norms);
+  int left = 0;
+  for (int i = 0; i < count; ++i) {
+    rows[i].errors[0] = policy.gain * (q.pool[0].bits ? norms[i] : rows[i].norm);
+    open[i] = rows[i].loud && !(rows[i].errors[0] < policy.threshold);
+    left += open[i];
+  }
+  int known = 0;
+  for (int e = 0; e < last && left; ++e) {
+    for (const int upto = policy.ahead ? last : e + 1; known < upto; ++known) {
+      // those of one scale give the same codes where nothing is clamped: nothing gained
+      const bool alike = q.pool[known + 1].scale == q.pool[known].scale;
+      bool any = false;
+      bool same[kGroup];
+      for (int i = 0; i < count; ++i) {
+        same[i] = !open[i] || (alike && !rows[i].clamps);
+        if (same[i]) continue;
+        any = true;
+        squares[i] = error(q.pool[known + 1], rows[i], q.channels);
+      }
+      if (any) norms4(squares, norms);
+      for (int i = 0; i < count; ++i)
+        rows[i].errors[known + 1] = same[i] ? rows[i].errors[known] : policy.gain * norms[i];
+    }
+    for (int i = 0; i < count; ++i) {
+      if (!open[i]) continue;
+      const float* errors = rows[i].errors;
+      float best = errors[e + 1];
+      for (int j = e + 2; policy.ahead && j <= last; ++j) best = errors[j] < best ? errors[j] : best;
+      const float gap = errors[e] - best;
+      if (gap < policy.threshold || gap <= 0.0f) {
+        open[i] = false;
+        --left;
+      } else {
+        index[i] = e + 1;
+      }
+    }
+  }
 }
 
 // What adding the codes of δ to their plane, which saturates at int8, does.
@@ -558,21 +702,17 @@ inline Sent transmit(const Quantizers& q, const PoolEntry& e, const float* delta
                      bool write) {
   if (e.bits == 0) return {false, true, true};
   const Entry entry(e);
-  const Lanes low = all(-128.0f), high = all(127.0f);
-  const Lanes scale = all(q.plane_scale[e.plane]), quiet = all(q.quiet * kNearly);
-  const Lanes fresh = all(q.fresh);
-  Mask changed = 0, rest = 0, off = 0;
-  for (int c = 0; c < q.channels; c += 16) {
-    const int n = q.channels - c;
-    const Lanes old = load_codes(codes + c, n), d = load(delta + c, 16);
+  const Lanes low = all(-128.0f), high = all(127.0f), scale = all(q.plane_scale[e.plane]);
+  Lanes most = all(0.0f);
+  Mask changed = 0;
+  by_lanes(q.channels, [&](int c, auto n) __attribute__((always_inline)) {
+    const Lanes old = load_codes(codes + c, n), d = load(delta + c, Whole{});
     const Lanes now = between(plus(old, times(entry.code(d), entry.step)), low, high);
-    changed |= differ(old, now);
-    const Lanes left = minus(d, times(minus(now, old), scale));
-    rest |= beyond(left, quiet);
-    off |= beyond(left, fresh);
+    changed = either(changed, differ(old, now));
+    most = larger(most, size(minus(d, times(minus(now, old), scale))));
     if (write) store_codes(codes + c, now, n);
-  }
-  return {changed != 0, rest != 0, off != 0};
+  });
+  return {changed != 0, above(most, all(q.quiet * kNearly)) != 0, above(most, all(q.fresh)) != 0};
 }
 
 int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
@@ -580,277 +720,282 @@ int count_beyond(const Quantizers& q, const PoolEntry& e, const float* delta) {
   const Lanes high = all((e.high + 0.5f) * e.scale), low = all((e.low - 0.5f) * e.scale);
   int n = 0;
   for (int c = 0; c < q.channels; c += 16) {
-    const Lanes d = load(delta + c, 16);
+    const Lanes d = load(delta + c, Whole{});
     n += count_above(d, high) + count_above(low, d);
   }
   return n;
 }
 
-Decision quantize_residual(const Quantizers& q, const Policy& policy, const float* x,
-                           const float* against, uint8_t* const* codes, float* scratch) {
-  Decision d{0, 0, false, false, false};
-  float norm;
-  if (!residual(q, x, against, codes, scratch, &norm, &d.stale)) return d;
-  d.index = choose(q, policy, scratch, norm);
-  const PoolEntry& entry = q.pool[d.index];
-  if (d.index == q.n_pool - 1) d.clipped = count_beyond(q, entry, scratch);
-  const Sent sent = transmit(q, entry, scratch, codes[entry.plane], true);
-  d.active = sent.changed;
-  d.stale = sent.stale;
-  if (against || (d.index == 0 && !d.active) || !sent.rest) return d;
-  // what would the next frame do if the input stayed as it is?
-  if (!residual(q, x, nullptr, codes, scratch, &norm, &d.stale)) return d;
-  const int next = choose(q, policy, scratch, norm);
+// What would the next frame do if the input stayed as it is?
+bool comes_back(const Quantizers& q, const Policy& policy, Judged& row, ptrdiff_t plane_bytes) {
+  row.norm = norm1(residual(q, row, nullptr, plane_bytes));
+  if (!row.loud) return false;
+  int32_t next;
+  choose(q, policy, &row, 1, &next);
   const PoolEntry& again = q.pool[next];
-  d.pending = next != 0 || transmit(q, again, scratch, codes[again.plane], false).changed;
-  return d;
+  return next != 0 ||
+         transmit(q, again, row.delta, row.codes + again.plane * plane_bytes, false).changed;
 }
 
-Refreshed refresh(const Quantizers& q, const float* x, uint8_t* codes) {
+void quantize_residual(const Quantizers& q, const Policy& policy, const float* x, ptrdiff_t stride,
+                       int count, const float* const* against, uint8_t* const* codes,
+                       ptrdiff_t plane_bytes, float* scratch, Decision* decisions) {
+  const int width = (q.channels + 15) & ~15, top = q.n_pool - 1;
+  Judged rows[kGroup];
+  Lanes squares[kGroup];
+  float norms[kGroup];
+  int32_t index[kGroup];
+  for (int first = 0; first < count; first += kGroup) {
+    const int some = count - first < kGroup ? count - first : kGroup;
+    for (int i = 0; i < kGroup; ++i) squares[i] = all(0.0f);
+    for (int i = 0; i < some; ++i) {
+      Judged& row = rows[i];
+      row.x = x + (first + i) * stride;
+      row.codes = codes[first + i];
+      row.delta = scratch + i * width;
+      squares[i] = residual(q, row, against ? against[first + i] : nullptr, plane_bytes);
+    }
+    norms4(squares, norms);
+    for (int i = 0; i < some; ++i) rows[i].norm = norms[i];
+    choose(q, policy, rows, some, index);
+    for (int i = 0; i < some; ++i) {
+      Judged& row = rows[i];
+      Decision& d = decisions[first + i];
+      d = {index[i], 0, false, false, row.stale};
+      if (!row.loud) continue;
+      const PoolEntry& entry = q.pool[d.index];
+      if (d.index == top) d.clipped = count_beyond(q, entry, row.delta);
+      const Sent sent =
+          transmit(q, entry, row.delta, row.codes + entry.plane * plane_bytes, true);
+      d.active = sent.changed;
+      d.stale = sent.stale;
+      if (against || (d.index == 0 && !d.active) || !sent.rest) continue;
+      d.pending = comes_back(q, policy, row, plane_bytes);
+      d.stale = row.stale;
+    }
+  }
+}
+
+void refresh(const Quantizers& q, const float* x, ptrdiff_t stride, int count,
+             uint8_t* const* codes, Decision* decisions) {
   const Lanes inverse = all(q.frame_inverse), low = all(q.frame_low), high = all(q.frame_high);
   const Lanes quiet = all(q.quiet * q.frame_inverse * kNearly);
-  Mask changed = 0, loud = 0;
-  for (int c = 0; c < q.channels; c += 16) {
-    const int n = q.channels - c;
-    const Lanes steps = times(load(x + c, n), inverse);
-    const Lanes code = rounded(between(steps, low, high));
-    changed |= differ(code, load_codes(codes + c, n));
-    loud |= beyond(minus(steps, code), quiet);
-    store_codes(codes + c, code, n);
+  for (int r = 0; r < count; ++r, x += stride) {
+    Mask changed = 0;
+    Lanes most = all(0.0f);
+    by_lanes(q.channels, [&](int c, auto n) __attribute__((always_inline)) {
+      const Lanes steps = times(load(x + c, n), inverse);
+      const Lanes code = rounded(between(steps, low, high));
+      changed = either(changed, differ(code, load_codes(codes[r] + c, n)));
+      most = larger(most, size(minus(steps, code)));
+      store_codes(codes[r] + c, code, n);
+    });
+    decisions[r] = {0, 0, changed != 0, above(most, quiet) != 0, false};
   }
-  return {changed != 0, loud != 0};
 }
 
 // ---------------------------------------------------------------- quantization of thin pixels
 
 // Up to four channels, as separate pictures: the lanes are pixels. One plane, whose pixels are
 // four bytes each.
-constexpr int kThin = 64;
+constexpr Mask kAllLanes = 0xffff;
 
 struct Thin {
-  float x[4][kThin], delta[4][kThin];
-  int32_t codes[4][kThin];  // signed
+  Lanes x[4], delta[4], codes[4];
+  Words words;
 };
 
-inline bool any_of(const int32_t* flags) {
-  int32_t any = 0;
-#pragma omp simd reduction(| : any)
-  for (int p = 0; p < kThin; ++p) any |= flags[p];
-  return any != 0;
-}
-
-inline void open_thin(Thin& t, const Quantizers& q, const float* const* channels, int first,
-                      int count, const uint8_t* codes) {
-  int32_t words[kThin];
-  memset(words, kZeroCode, sizeof words);
-  memcpy(words, codes + size_t(first) * 4, size_t(count) * 4);
+template <typename N>
+inline void open_thin(Thin& t, const Quantizers& q, const float* const* channels, int first, N n,
+                      const uint8_t* codes) {
+  t.words = load_words(codes + size_t(first) * 4, n);
   for (int c = 0; c < q.channels; ++c) {
-    if (count == kThin) {
-      memcpy(t.x[c], channels[c] + first, sizeof t.x[c]);
-    } else {
-      memset(t.x[c], 0, sizeof t.x[c]);
-      memcpy(t.x[c], channels[c] + first, size_t(count) * 4);
-    }
-    const int shift = 8 * c;
-#pragma omp simd
-    for (int p = 0; p < kThin; ++p) t.codes[c][p] = ((words[p] >> shift) & 255) - kZeroCode;
+    t.x[c] = load(channels[c] + first, n);
+    t.codes[c] = codes_in(t.words, c);
   }
 }
 
-inline void close_thin(const Thin& t, const Quantizers& q, int first, int count, uint8_t* codes) {
-  int32_t words[kThin];
-  for (int p = 0; p < kThin; ++p) words[p] = 0;
-  for (int c = 0; c < 4; ++c) {
-    const int shift = 8 * c;
-    if (c < q.channels) {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) words[p] |= (t.codes[c][p] + kZeroCode) << shift;
-    } else {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) words[p] |= kZeroCode << shift;
-    }
-  }
-  memcpy(codes + size_t(first) * 4, words, size_t(count) * 4);
+template <typename N>
+inline void close_thin(const Thin& t, const Quantizers& q, int first, N n, uint8_t* codes) {
+  Words words = t.words;
+  for (int c = 0; c < q.channels; ++c) words = with_codes(words, c, t.codes[c]);
+  store_words(codes + size_t(first) * 4, words, n);
 }
 
 void thin_frame(const Quantizers& q, const float* const* channels, int pixels, uint8_t* codes,
                 float* norms, uint8_t* pending) {
-  Thin t;
-  for (int first = 0; first < pixels; first += kThin) {
-    const int count = pixels - first < kThin ? pixels - first : kThin;
-    open_thin(t, q, channels, first, count, codes);
-    float squares[kThin] = {};
-    int32_t loud[kThin] = {};
+  const Lanes inverse = all(q.frame_inverse), low = all(q.frame_low), high = all(q.frame_high);
+  const Lanes step = all(q.frame_step), scale = all(q.plane_scale[0]), quiet = all(q.quiet);
+  by_lanes(pixels, [&](int first, auto n) {
+    Thin t;
+    open_thin(t, q, channels, first, n, codes);
+    Lanes squares = all(0.0f), most = all(0.0f);
     for (int c = 0; c < q.channels; ++c) {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) {
-        const float v = t.x[c][p];
-        const float code = code_of(v, q.frame_inverse, q.frame_low, q.frame_high) * q.frame_step;
-        squares[p] += v * v;
-        loud[p] |= int32_t(fabsf(v - code * q.plane_scale[0]) > q.quiet);
-        t.codes[c][p] = int32_t(code);
-      }
+      const Lanes v = t.x[c];
+      t.codes[c] = times(rounded(between(times(v, inverse), low, high)), step);
+      squares = plus(squares, times(v, v));
+      most = larger(most, size(minus(v, times(t.codes[c], scale))));
     }
-    close_thin(t, q, first, count, codes);
-    for (int p = 0; p < count; ++p) {
-      norms[first + p] = sqrtf(squares[p]);
-      pending[first + p] = uint8_t(loud[p]);
-    }
-  }
+    close_thin(t, q, first, n, codes);
+    store(norms + first, root(squares), n);
+    store_marks(pending + first, above(most, quiet), kPending, n);
+  });
 }
 
-// δ of every pixel; returns whether any is loud.
-inline bool thin_residual(Thin& t, const Quantizers& q, int32_t* loud, int32_t* stale) {
-  for (int p = 0; p < kThin; ++p) loud[p] = stale[p] = 0;
+// δ of every pixel, and which are loud and stale; returns the squares of ‖δ‖₂.
+inline Lanes thin_residual(Thin& t, const Quantizers& q, Mask* loud, Mask* stale) {
+  const Lanes scale = all(q.plane_scale[0]);
+  Lanes squares = all(0.0f), most = all(0.0f);
   for (int c = 0; c < q.channels; ++c) {
-#pragma omp simd
-    for (int p = 0; p < kThin; ++p) {
-      t.delta[c][p] = t.x[c][p] - float(t.codes[c][p]) * q.plane_scale[0];
-      loud[p] |= int32_t(fabsf(t.delta[c][p]) > q.quiet);
-      stale[p] |= int32_t(fabsf(t.delta[c][p]) > q.fresh);
-    }
+    const Lanes d = minus(t.x[c], times(t.codes[c], scale));
+    t.delta[c] = d;
+    squares = plus(squares, times(d, d));
+    most = larger(most, size(d));
   }
-  return any_of(loud);
+  *loud = above(most, all(q.quiet));
+  *stale = above(most, all(q.fresh));
+  return squares;
 }
 
-inline void thin_error(const Thin& t, const Quantizers& q, const Policy& policy,
-                       const PoolEntry& e, float* error) {
-  float squares[kThin] = {};
+inline Lanes thin_error(const Thin& t, const Quantizers& q, const Policy& policy,
+                        const PoolEntry& e) {
+  const Entry entry(e);
+  Lanes squares = all(0.0f);
   for (int c = 0; c < q.channels; ++c) {
-    if (e.bits) {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) {
-        const float d = t.delta[c][p];
-        const float rest = d - code_of(d, e.inverse, e.low, e.high) * e.scale;
-        squares[p] += rest * rest;
-      }
-    } else {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) squares[p] += t.delta[c][p] * t.delta[c][p];
-    }
+    const Lanes d = t.delta[c];
+    const Lanes rest = e.bits ? minus(d, times(entry.code(d), entry.scale)) : d;
+    squares = plus(squares, times(rest, rest));
   }
-#pragma omp simd
-  for (int p = 0; p < kThin; ++p) error[p] = sqrtf(squares[p]) * policy.gain;
+  return times(root(squares), all(policy.gain));
 }
 
-// Eq. 11 for every pixel: those still `open` go on to the next quantizer.
-inline void thin_choose(const Thin& t, const Quantizers& q, const Policy& policy,
-                        const int32_t* loud, int32_t* index) {
-  for (int p = 0; p < kThin; ++p) index[p] = 0;
+// Eq. 11 for every pixel: `at[i]` are those that take quantizer i. Returns those beyond the first.
+inline Mask thin_choose(const Thin& t, const Quantizers& q, const Policy& policy, Mask loud,
+                        Mask* at) {
   const int last = q.n_pool - 1;
-  if (last == 0) return;
-  float errors[kMaxPool][kThin];
-  int32_t open[kThin];
-  thin_error(t, q, policy, q.pool[0], errors[0]);
-#pragma omp simd
-  for (int p = 0; p < kThin; ++p) open[p] = loud[p] & int32_t(!(errors[0][p] < policy.threshold));
+  const Lanes threshold = all(policy.threshold);
+  for (int i = 0; i <= last; ++i) at[i] = 0;
+  at[0] = kAllLanes;
+  if (last == 0) return 0;
+  Lanes errors[kMaxPool];
+  errors[0] = thin_error(t, q, policy, q.pool[0]);
+  Mask open = Mask(loud & ~above(threshold, errors[0]) & kAllLanes);
+  at[0] = Mask(kAllLanes & ~open);
   int known = 0;
-  for (int i = 0; i < last && any_of(open); ++i) {
+  for (int i = 0; i < last && open; ++i) {
     for (const int upto = policy.ahead ? last : i + 1; known < upto; ++known)
-      thin_error(t, q, policy, q.pool[known + 1], errors[known + 1]);
-    float best[kThin];
-    memcpy(best, errors[i + 1], sizeof best);
-    for (int j = i + 2; policy.ahead && j <= last; ++j) {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) best[p] = errors[j][p] < best[p] ? errors[j][p] : best[p];
-    }
-#pragma omp simd
-    for (int p = 0; p < kThin; ++p) {
-      const float gap = errors[i][p] - best[p];
-      open[p] &= int32_t(!((gap < policy.threshold) | (gap <= 0.0f)));
-      index[p] += open[p];
-    }
+      errors[known + 1] = thin_error(t, q, policy, q.pool[known + 1]);
+    Lanes best = errors[i + 1];
+    for (int j = i + 2; policy.ahead && j <= last; ++j)
+      best = chosen(above(best, errors[j]), errors[j], best);
+    const Lanes gap = minus(errors[i], best);
+    const Mask go = Mask(open & ~above(threshold, gap) & above(gap, all(0.0f)));
+    at[i] |= Mask(open & ~go);
+    open = go;
   }
+  at[last] |= open;
+  return Mask(kAllLanes & ~at[0]);
 }
 
-// Codes of δ by each pixel's quantizer, added; only where `loud`. Marks what changed.
-inline void thin_transmit(Thin& t, const Quantizers& q, const int32_t* index, const int32_t* loud,
-                          int32_t* changed, bool write) {
-  for (int p = 0; p < kThin; ++p) changed[p] = 0;
+// Codes of δ by each pixel's quantizer, added; only where `loud`. Returns what changed.
+inline Mask thin_transmit(Thin& t, const Quantizers& q, const Mask* at, Mask loud, bool write) {
+  Mask changed = 0;
   for (int i = 0; i < q.n_pool; ++i) {
-    const PoolEntry e = q.pool[i];
-    if (!e.bits) continue;
+    const Mask takes = Mask(at[i] & loud);
+    if (!q.pool[i].bits || !takes) continue;
+    const Entry entry(q.pool[i]);
     for (int c = 0; c < q.channels; ++c) {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) {
-        const float code = code_of(t.delta[c][p], e.inverse, e.low, e.high) * e.step;
-        const int32_t now = int32_t(clamped(float(t.codes[c][p]) + code, -128.0f, 127.0f));
-        const bool takes = (index[p] == i) & (loud[p] != 0);
-        changed[p] |= int32_t(takes & (now != t.codes[c][p]));
-        t.codes[c][p] = takes & write ? now : t.codes[c][p];
-      }
+      const Lanes code = times(entry.code(t.delta[c]), entry.step);
+      const Lanes now = between(plus(t.codes[c], code), all(-128.0f), all(127.0f));
+      changed |= Mask(takes & differ(now, t.codes[c]));
+      if (write) t.codes[c] = chosen(takes, now, t.codes[c]);
     }
   }
+  return changed;
+}
+
+// How many of each pixel's values the top quantizer clamps.
+inline void thin_clipped(const Thin& t, const Quantizers& q, float* clipped) {
+  const PoolEntry& top = q.pool[q.n_pool - 1];
+  const Lanes high = all((top.high + 0.5f) * top.scale), low = all((top.low - 0.5f) * top.scale);
+  Lanes sum = all(0.0f);
+  for (int c = 0; top.bits && c < q.channels; ++c) {
+    const Mask outside = Mask(above(t.delta[c], high) | above(low, t.delta[c]));
+    sum = plus(sum, chosen(outside, all(1.0f), all(0.0f)));
+  }
+  store(clipped, sum, Whole{});
 }
 
 int thin_quantize(const Quantizers& q, const Policy& policy, const float* const* channels,
                   int pixels, uint8_t* codes, uint8_t* marks, ThinDecision* decisions) {
-  Thin t;
   int listed = 0;
   const int top = q.n_pool - 1;
-  const float high = (q.pool[top].high + 0.5f) * q.pool[top].scale;
-  const float low = (q.pool[top].low - 0.5f) * q.pool[top].scale;
-  int32_t loud[kThin], stale[kThin], index[kThin], changed[kThin];
-  int32_t next[kThin], again[kThin], would[kThin];
-  for (int first = 0; first < pixels; first += kThin) {
-    const int count = pixels - first < kThin ? pixels - first : kThin;
-    open_thin(t, q, channels, first, count, codes);
-    const bool any = thin_residual(t, q, loud, stale);
-    if (any) thin_choose(t, q, policy, loud, index);
-    if (!any || (q.n_pool > 1 && !q.pool[0].bits && !any_of(index))) {  // left alone, all of them
-      for (int p = 0; p < count; ++p) marks[first + p] = uint8_t(stale[p] * kStale);
-      continue;
+  const bool skips = q.n_pool > 1 && !q.pool[0].bits;  // the first quantizer sends nothing
+  // Errors so far below the threshold need not be compared exactly.
+  const float bound = policy.threshold / policy.gain * kNearly;
+  const Lanes low = all(bound * bound);
+  by_lanes(pixels, [&](int first, auto n) {
+    Thin t;
+    Mask loud, stale, at[kMaxPool];
+    open_thin(t, q, channels, first, n, codes);
+    const Lanes squares = thin_residual(t, q, &loud, &stale);
+    if (!loud || (skips && !(loud & above(squares, low))) ||
+        (!thin_choose(t, q, policy, loud, at) && skips)) {
+      store_marks(marks + first, stale, kStale, n);
+      return;
     }
-    int32_t clipped[kThin] = {};
-    if (q.pool[top].bits)
-      for (int c = 0; c < q.channels; ++c)
-        for (int p = 0; p < kThin; ++p)
-          clipped[p] += int32_t(t.delta[c][p] > high) + int32_t(t.delta[c][p] < low);
-    thin_transmit(t, q, index, loud, changed, true);
-    const bool rest = thin_residual(t, q, next, stale);
-    if (rest) {
-      thin_choose(t, q, policy, next, again);
-      thin_transmit(t, q, again, next, would, false);
+    float clipped[kLanes];
+    thin_clipped(t, q, clipped);
+    const Mask changed = thin_transmit(t, q, at, loud, true);
+    close_thin(t, q, first, n, codes);
+    Mask next, again[kMaxPool], comes_back = 0;
+    thin_residual(t, q, &next, &stale);
+    if (next) {
+      const Mask sent = thin_choose(t, q, policy, next, again);
+      comes_back = Mask(next & (sent | thin_transmit(t, q, again, next, false)));
     }
-    for (int p = 0; p < count; ++p) {
-      marks[first + p] = uint8_t(stale[p] * kStale);
-      if (!loud[p] || (index[p] == 0 && !changed[p] && !clipped[p])) continue;
-      const bool looked = index[p] != 0 || changed[p];
-      const bool pending = looked && rest && next[p] && (again[p] != 0 || would[p]);
+    store_marks(marks + first, stale, kStale, n);
+    for (int p = 0; p < n; ++p) {
+      const Mask one = Mask(1u << p);
+      if (!(loud & one)) continue;
+      int index = 0;
+      while (!(at[index] & one)) ++index;
+      const bool looked = index != 0 || (changed & one) != 0;
+      const int over = int(clipped[p]);
+      if (!looked && !over) continue;
       decisions[listed++] = {first + p,
-                             {index[p], index[p] == top ? clipped[p] : 0, changed[p] != 0, pending,
-                              stale[p] != 0}};
+                             {index, index == top ? over : 0, (changed & one) != 0,
+                              looked && (comes_back & one) != 0, (stale & one) != 0}};
     }
-    close_thin(t, q, first, count, codes);
-  }
+  });
   return listed;
 }
 
 int thin_refresh(const Quantizers& q, const float* const* channels, int pixels, uint8_t* codes,
                  uint8_t* marks, ThinDecision* decisions) {
-  Thin t;
   int listed = 0;
-  const float quiet = q.quiet * q.frame_inverse * kNearly;
-  for (int first = 0; first < pixels; first += kThin) {
-    const int count = pixels - first < kThin ? pixels - first : kThin;
-    open_thin(t, q, channels, first, count, codes);
-    int32_t loud[kThin] = {}, changed[kThin] = {};
+  const Lanes quiet = all(q.quiet * q.frame_inverse * kNearly), inverse = all(q.frame_inverse);
+  const Lanes low = all(q.frame_low), high = all(q.frame_high);
+  by_lanes(pixels, [&](int first, auto n) {
+    Thin t;
+    open_thin(t, q, channels, first, n, codes);
+    Lanes most = all(0.0f);
+    Mask changed = 0;
     for (int c = 0; c < q.channels; ++c) {
-#pragma omp simd
-      for (int p = 0; p < kThin; ++p) {
-        const float steps = t.x[c][p] * q.frame_inverse;
-        const float code = (clamped(steps, q.frame_low, q.frame_high) + kRound) - kRound;
-        loud[p] |= int32_t(fabsf(steps - code) > quiet);
-        changed[p] |= int32_t(code) ^ t.codes[c][p];
-        t.codes[c][p] = int32_t(code);
-      }
+      const Lanes steps = times(t.x[c], inverse);
+      const Lanes code = rounded(between(steps, low, high));
+      most = larger(most, size(minus(steps, code)));
+      changed |= differ(code, t.codes[c]);
+      t.codes[c] = code;
     }
-    for (int p = 0; p < count; ++p) {
-      marks[first + p] = uint8_t(loud[p] * kPending);
-      if (changed[p]) decisions[listed++] = {first + p, {0, 0, true, loud[p] != 0, false}};
-    }
-    close_thin(t, q, first, count, codes);
-  }
+    const Mask loud = above(most, quiet);
+    store_marks(marks + first, loud, kPending, n);
+    if (!changed) return;
+    close_thin(t, q, first, n, codes);
+    for (int p = 0; p < n; ++p)
+      if ((changed >> p) & 1)
+        decisions[listed++] = {first + p, {0, 0, true, ((loud >> p) & 1) != 0, false}};
+  });
   return listed;
 }
 
@@ -866,27 +1011,33 @@ inline __m256i to_half(__m512 v) {
   return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
 }
 
-void round_half(float* x, int n) {
-  for (int i = 0; i < n; i += 16)
-    store(x + i, _mm512_cvtph_ps(to_half(load(x + i, n - i))), n - i);
+template <typename N>
+inline void store_halves(uint16_t* p, __m256i halves, N n) {
+  if constexpr (kWhole<N>) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves);
+  else _mm256_mask_storeu_epi16(p, first_lanes(n), halves);
 }
 
-void store_half(uint16_t* out, const float* x, int n) {
-  for (int i = 0; i < n; i += 16)
-    _mm256_mask_storeu_epi16(out + i, first_lanes(n - i), to_half(load(x + i, n - i)));
-}
-
-inline __m512 from_half(const uint16_t* x, int n) {
+template <typename N>
+inline __m512 from_half(const uint16_t* x, N n) {
+  if constexpr (kWhole<N>)
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), x));
 }
 
+void round_half(float* x, int n) {
+  by_lanes(n, [&](int i, auto k) { store(x + i, _mm512_cvtph_ps(to_half(load(x + i, k))), k); });
+}
+
+void store_half(uint16_t* out, const float* x, int n) {
+  by_lanes(n, [&](int i, auto k) { store_halves(out + i, to_half(load(x + i, k)), k); });
+}
+
 void load_half(float* out, const uint16_t* x, int n) {
-  for (int i = 0; i < n; i += 16) store(out + i, from_half(x + i, n - i), n - i);
+  by_lanes(n, [&](int i, auto k) { store(out + i, from_half(x + i, k), k); });
 }
 
 void add_half(float* x, const uint16_t* y, int n) {
-  for (int i = 0; i < n; i += 16)
-    store(x + i, plus(load(x + i, n - i), from_half(y + i, n - i)), n - i);
+  by_lanes(n, [&](int i, auto k) { store(x + i, plus(load(x + i, k), from_half(y + i, k)), k); });
 }
 
 #else
@@ -941,9 +1092,10 @@ void add_half(float* x, const uint16_t* y, int n) {
 #endif
 
 #if defined(__AVX512VNNI__)
-inline Lanes rounded_into(Lanes v, uint16_t* to, int n) {
+template <typename N>
+inline Lanes rounded_into(Lanes v, uint16_t* to, N n) {
   const __m256i h = to_half(v);
-  if (to) _mm256_mask_storeu_epi16(to, first_lanes(n), h);
+  if (to) store_halves(to, h, n);
   return _mm512_cvtph_ps(h);
 }
 #else
@@ -966,14 +1118,13 @@ void join(const Join& j) {
     float* x = j.x + k * j.stride;
     uint16_t* raw = j.raw ? j.raw[k] : nullptr;
     uint16_t* out = j.out ? j.out[k] : nullptr;
-    for (int c = 0; c < j.channels; c += 16) {
-      const int n = j.channels - c;
+    by_lanes(j.channels, [&](int c, auto n) __attribute__((always_inline)) {
       Lanes v = rounded_into(load(x + c, n), raw ? raw + c : nullptr, n);
       for (int o = 0; o < j.n_others; ++o)
         v = plus(v, from_half(j.others[o * j.count + k] + c, n));
       if (j.relu) v = above_zero(v);
       store(x + c, rounded_into(v, out ? out + c : nullptr, n), n);
-    }
+    });
   }
 }
 
@@ -1010,14 +1161,13 @@ void blend(float* out, const float* const* rows, const float* w, int n) {
 
 void blend_half(float* out, const uint16_t* const* rows, const float* w, int n) {
   const Lanes x0 = all(w[0]), x1 = all(w[1]), y0 = all(w[2]), y1 = all(w[3]);
-  for (int i = 0; i < n; i += 16) {
-    const int left = n - i;
+  by_lanes(n, [&](int i, auto left) __attribute__((always_inline)) {
     const Lanes top = plus(times(from_half(rows[0] + i, left), x0),
                            times(from_half(rows[1] + i, left), x1));
     const Lanes bottom = plus(times(from_half(rows[2] + i, left), x0),
                               times(from_half(rows[3] + i, left), x1));
     store(out + i, plus(times(top, y0), times(bottom, y1)), left);
-  }
+  });
 }
 
 void maximum(float* out, const float* x, int n) {

@@ -57,7 +57,7 @@ struct alignas(64) Counter {
 
 // What one thread needs for itself.
 struct Private {
-  std::vector<float> rows, delta, room;
+  std::vector<float> rows, delta, room, against;
   std::vector<uint8_t> map, line;
   std::vector<int32_t> first, second;
   std::vector<ThinDecision> decisions;
@@ -441,25 +441,20 @@ class Frame::Worker {
       // scattered rows: all on their way before the first is needed
       for (int at = 0; at < layer.stride; at += 64) __builtin_prefetch(first[k] + at, 1);
     }
+    Decision decisions[kMostRows];
     if (options_.refresh) {
-      for (int k = 0; k < count; ++k) {
-        const Refreshed r = kernels_.refresh(q, rows + ptrdiff_t(k) * stride, first[k]);
-        note(id, spots[k], {0, 0, r.active, r.pending, false});
-      }
-      return;
+      kernels_.refresh(q, rows, stride, count, first, decisions);
+    } else {
+      const float* against[kMostRows];
+      const bool tracks = options_.reference == Reference::tracking;
+      for (int k = 0; !tracks && k < count; ++k)
+        against[k] = floats(t, base(t) + size_t(spots[k].p) * t.row_bytes(),
+                            own_.against.data() + size_t(k) * t.c);
+      kernels_.quantize_residual(q, policies_[size_t(id)], rows, stride, count,
+                                 tracks ? nullptr : against, first, layer.plane_bytes,
+                                 own_.delta.data(), decisions);
     }
-    const bool tracks = options_.reference == Reference::tracking;
-    for (int k = 0; k < count; ++k) {
-      uint8_t* codes[kMaxPlanes];
-      codes[0] = first[k];
-      for (int i = 1; i < q.n_planes; ++i) codes[i] = codes[i - 1] + layer.plane_bytes;
-      note(id, spots[k],
-           kernels_.quantize_residual(
-               q, policies_[size_t(id)], rows + ptrdiff_t(k) * stride,
-               tracks ? nullptr
-                      : floats(t, base(t) + size_t(spots[k].p) * t.row_bytes(), own_.room.data()),
-               codes, own_.delta.data()));
-    }
+    for (int k = 0; k < count; ++k) note(id, spots[k], decisions[k]);
   }
 
   // Remembers what became of a pixel of a layer's input.
@@ -1069,7 +1064,8 @@ void Frame::run(int first, int last) {
         if (privates.size() < size_t(members)) privates.resize(size_t(members));
         for (Private& mine : privates) {
           mine.stats.resize(p.layers_.size());
-          mine.delta.resize(width);
+          mine.delta.resize(4 * width);
+          mine.against.resize(kMostRows * width);
           mine.room.resize(4 * width);
         }
       },
