@@ -28,11 +28,13 @@ class FrameRun:
         output: what the module returns.
         layers: in execution order.
         bit_map: float32 [ceil(H/8), ceil(W/8)], mean bits of what each place cost, or None.
+        refreshed: a keyframe that was made of what differs from the state.
     """
 
     output: Any
     layers: tuple[LayerReport, ...]
     bit_map: Tensor | None
+    refreshed: bool = False
 
 
 class Executor(Protocol):
@@ -50,9 +52,17 @@ class Executor(Protocol):
         inputs: Sequence[Tensor],
         state: StreamState,
         reference: Reference | None,
+        refresh: bool,
         bit_map: bool,
     ) -> FrameRun:
-        """Run a keyframe and, with a reference, replace `state.memory`."""
+        """Run a keyframe and, with a reference, replace `state.memory`.
+
+        Args:
+            inputs, bit_map: as everywhere.
+            state: of the stream.
+            reference: how later frames will refer to this one; None if none will.
+            refresh: make it of what differs from `state`, where `refreshes` says that it can be.
+        """
 
     def residual(
         self,
@@ -68,7 +78,8 @@ class Executor(Protocol):
 def refreshes(layers: Mapping[str, LayerQuantizers], reference: Reference | None) -> bool:
     """Keyframes after the first are made of what differs from the state: `tracking` on one plane.
 
-    They are bit for bit the keyframes that a dense pass would give, and cost no peak.
+    Their outputs are bit for bit those of a dense pass, and cost no peak. The norms ‖x^k‖ of the
+    relative policy stay those of the last dense keyframe.
     """
     tracked = reference is Reference.TRACKING
     return tracked and all(layer.refreshable for layer in layers.values())

@@ -152,6 +152,7 @@ class QuantizedModel:
         policy: str | None = None,
         threshold: builtins.float | None = None,
         factors: Mapping[str, builtins.float] | None = None,
+        max_active: builtins.float | None = None,
     ) -> Stream:
         """Open a stream; what is not given comes from the model's options.
 
@@ -159,7 +160,7 @@ class QuantizedModel:
             OptionError: an option is out of range, or a factor's layer is not the network's.
             CalibrationError: the model is not calibrated.
         """
-        options = self._options.but(period, reference, policy, threshold, factors)
+        options = self._options.but(period, reference, policy, threshold, factors, max_active)
         runtime = self._calibrated()
         self._check_factors(options)
         return Stream(runtime, self._precision, options)
@@ -194,8 +195,12 @@ class QuantizedModel:
     def saved_options(self) -> dict[str, Any]:
         """What a file holds beside weights and scales: the arguments of `quantize`."""
         policy = self._options.policy
-        factors = {"factors": dict(policy.factors)} if policy.factors else {}
-        return factors | {
+        rare: dict[str, Any] = {}  # what a part of an STM never has
+        if policy.factors:
+            rare["factors"] = dict(policy.factors)
+        if self._options.max_active != 1:
+            rare["max_active"] = self._options.max_active
+        return rare | {
             "precision": str(self._precision),
             "period": self._options.period,
             "reference": str(self._options.reference),
@@ -323,6 +328,9 @@ def load(path: str | Path, model: nn.Module | None = None, backend: str = "auto"
     saved.encodings.require_layers(op.name for op in graph.ops)
     quantized = quantized.with_encodings(saved.encodings)
     try:
-        return quantized.with_options(quantized.options.but(factors=o.get("factors", {})))
+        options = quantized.options.but(
+            factors=o.get("factors", {}), max_active=o.get("max_active", 1.0)
+        )
+        return quantized.with_options(options)
     except (OptionError, TypeError, ValueError) as error:
         raise SavedModelError(f"{path}: {error}") from error

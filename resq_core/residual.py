@@ -265,8 +265,8 @@ def refresh_step(layer: LayerQuantizers, x: Tensor, state: LayerState) -> Step:
     """Run a layer on a keyframe as an 8-bit residual against what `tracking` has transmitted.
 
     The codes become q(x^k; Φ_a), as `anchor_step` would make them, and so does the output; only
-    pixels whose codes differ have to be transmitted and computed. ‖x^k‖ stays the first
-    keyframe's.
+    pixels whose codes differ have to be transmitted and computed. ‖x^k‖ stays that of the
+    last dense keyframe.
 
     Args:
         layer: the quantizers; `refreshable`.

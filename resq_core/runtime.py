@@ -86,10 +86,11 @@ class Runtime:
         inputs: Sequence[Tensor],
         state: StreamState,
         reference: Reference | None,
+        refresh: bool,
         bit_map: bool,
     ) -> FrameRun:
-        """Run a keyframe and, with a reference, replace `state.memory`."""
-        return self._at(inputs).executor.anchor(inputs, state, reference, bit_map)
+        """Run a keyframe, see `Executor.anchor`."""
+        return self._at(inputs).executor.anchor(inputs, state, reference, refresh, bit_map)
 
     def run_residual(
         self,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-__all__ = ["LayerState", "Layers", "Memory", "StreamState"]
+__all__ = ["Backoff", "LayerState", "Layers", "Memory", "StreamState"]
 
 
 class Memory(Protocol):
@@ -54,6 +54,31 @@ class Layers:
 
 
 @dataclass(slots=True)
+class Backoff:
+    """Leaves something untried 1, 2, 4, ... times after each time in a row that it did not pay.
+
+    Attributes:
+        left: how often it is still to be left untried.
+        length: of the present pause; 0 after it has paid.
+    """
+
+    left: int = 0
+    length: int = 0
+
+    def waits(self) -> bool:
+        """Whether to leave it this time; counts as one time if so."""
+        if self.left == 0:
+            return False
+        self.left -= 1
+        return True
+
+    def note(self, paid: bool, most: int) -> None:
+        """How a try went; pauses grow to `most` times, 1 or more."""
+        self.length = 0 if paid else min(max(1, 2 * self.length), most)
+        self.left = self.length
+
+
+@dataclass(slots=True)
 class StreamState:
     """State of one stream; dropping it frees its memory at once.
 
@@ -62,12 +87,16 @@ class StreamState:
         input_shapes: shapes of the inputs that the state belongs to.
         since_anchor: frames processed since the last anchor, that one included; 0 before any.
         output: the last output, a tensor or a nest of tensors, where frames repeat it.
+        residuals: of residual frames, which a busy picture makes dearer than keyframes.
+        refreshes: of keyframes made of what differs, which a busy picture makes dearer as well.
     """
 
     memory: Memory | None = None
     input_shapes: tuple[tuple[int, ...], ...] = ()
     since_anchor: int = 0
     output: Any = None
+    residuals: Backoff = field(default_factory=Backoff)
+    refreshes: Backoff = field(default_factory=Backoff)
 
     def clear(self) -> None:
         """Forget everything; the next frame becomes an anchor."""
@@ -75,6 +104,7 @@ class StreamState:
         self.input_shapes = ()
         self.since_anchor = 0
         self.output = None
+        self.residuals, self.refreshes = Backoff(), Backoff()
 
     @property
     def nbytes(self) -> int:

@@ -24,6 +24,9 @@ __all__ = ["MAX_PERIOD", "StepResult", "Stream", "StreamOptions"]
 
 MAX_PERIOD = 1_000_000
 
+_REFRESH_PAYS = 0.75  # active share up to which a keyframe made of what differs costs less
+_MOST_WITHOUT_REFRESH = 16  # keyframes
+
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
@@ -33,6 +36,10 @@ class StreamOptions:
         period: T, frames from one keyframe to the next, 1 to `MAX_PERIOD`.
         reference: what a residual is taken against.
         policy: form, threshold, and factors on it by layer.
+        max_active: a residual frame with a larger share of active outputs than this is followed
+            by a keyframe, and each one more in a row by twice as many, up to T; 0 to 1, and 1
+            never. On a clock a residual frame of a picture that changes everywhere costs more
+            than a keyframe; in bit operations it still costs less.
 
     Raises:
         OptionError: the message names the option and what was expected.
@@ -41,6 +48,7 @@ class StreamOptions:
     period: int
     reference: Reference
     policy: Policy
+    max_active: float = 1.0
 
     @classmethod
     def of(
@@ -50,6 +58,7 @@ class StreamOptions:
         policy: str,
         threshold: float | None,
         factors: Mapping[str, float] | None = None,
+        max_active: float = 1.0,
     ) -> StreamOptions:
         """Check plain values; a threshold of None takes the policy's default."""
         if reference not in list(Reference):
@@ -57,7 +66,9 @@ class StreamOptions:
                 f"reference is {reference!r}; expected one of {[str(r) for r in Reference]}"
             )
         checked = Policy.of(policy, threshold, factors)
-        return cls(_checked_period(period), Reference(reference), checked)
+        if not isinstance(max_active, (int, float)) or not 0 <= max_active <= 1:
+            raise OptionError(f"max_active is {max_active!r}; expected a share from 0 to 1")
+        return cls(_checked_period(period), Reference(reference), checked, float(max_active))
 
     def but(
         self,
@@ -66,6 +77,7 @@ class StreamOptions:
         policy: str | None = None,
         threshold: float | None = None,
         factors: Mapping[str, float] | None = None,
+        max_active: float | None = None,
     ) -> StreamOptions:
         """These options with some replaced.
 
@@ -80,6 +92,7 @@ class StreamOptions:
             self.policy.form if policy is None else policy,
             threshold,
             factors,
+            self.max_active if max_active is None else max_active,
         )
 
 
@@ -97,8 +110,8 @@ class StepResult:
     Attributes:
         output: what the network returns: a float32 tensor, or a nest of them; the caller's own.
         is_anchor: the frame ran as a keyframe.
-        reason: why: `first_frame`, `size_changed`, `period`, or what the caller gave; None for
-            residual frames.
+        reason: why: `first_frame`, `size_changed`, `period`, `busy` (see `max_active`), or what
+            the caller gave; None for residual frames.
         index: frames before this one in the stream.
         bops: bit operations beside their baselines, every layer counted.
         bops_paper: the same as the paper's tables count: without the first and the last layer.
@@ -162,6 +175,10 @@ class Stream:
     @property
     def anchor_due(self) -> bool:
         """The clock makes the next frame a keyframe, whatever the frame holds."""
+        return self._period_ends or self._state.residuals.left > 0
+
+    @property
+    def _period_ends(self) -> bool:
         since = self._state.since_anchor
         return since == 0 or self._precision.is_frame or since >= self._options.period
 
@@ -211,6 +228,7 @@ class Stream:
         except BaseException:
             self._state.clear()  # half a frame is in it; the next frame starts afresh
             raise
+        self._note_activity(run, reason is not None)
         state = self._state
         state.since_anchor = 1 if reason is not None else state.since_anchor + 1
         state.input_shapes = tuple(tuple(t.shape) for t in inputs)
@@ -224,13 +242,28 @@ class Stream:
             return given or "size_changed"
         if given is not None:
             return given
-        return "period" if self.anchor_due else None
+        if state.residuals.left > 0 and not self._precision.is_frame:
+            return "busy"
+        return "period" if self._period_ends else None
+
+    def _note_activity(self, run: FrameRun, is_anchor: bool) -> None:
+        """Remember whether what this frame was made as has paid."""
+        active = weighted_mean(run.layers, "active_fraction")
+        if run.refreshed:
+            self._state.refreshes.note(active <= _REFRESH_PAYS, _MOST_WITHOUT_REFRESH)
+        if is_anchor:
+            self._state.residuals.waits()
+        elif not self._precision.is_hold:
+            paid = active <= self._options.max_active
+            self._state.residuals.note(paid, self._options.period)
 
     def _run(self, inputs: Sequence[Tensor], is_anchor: bool, bit_map: bool) -> FrameRun:
         state, runtime, options = self._state, self._runtime, self._options
         keeps = not self._precision.is_frame and not self._precision.is_hold
         if is_anchor:
-            run = runtime.run_anchor(inputs, state, options.reference if keeps else None, bit_map)
+            reference = options.reference if keeps else None
+            refresh = state.memory is not None and not state.refreshes.waits()
+            run = runtime.run_anchor(inputs, state, reference, refresh, bit_map)
         elif keeps:
             run = runtime.run_residual(inputs, state, options.reference, options.policy, bit_map)
         else:

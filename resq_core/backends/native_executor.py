@@ -95,12 +95,14 @@ class NativeExecutor:
         inputs: Sequence[Tensor],
         state: StreamState,
         reference: Reference | None,
+        refresh: bool,
         bit_map: bool,
     ) -> FrameRun:
-        """Run a keyframe and, with a reference, replace `state.memory`."""
+        """Run a keyframe, see `Executor.anchor`."""
         known = state.memory
-        if self._refreshes and reference is Reference.TRACKING and isinstance(known, _NativeMemory):
-            return self._refresh(inputs, known, bit_map)
+        if refresh and reference is Reference.TRACKING and self._refreshes:
+            if isinstance(known, _NativeMemory):
+                return self._refresh(inputs, known, bit_map)
         block = None
         if reference is None:
             state.memory = None
@@ -143,7 +145,7 @@ class NativeExecutor:
         stats = frame.finish()[self._order].tolist()
         memory.policy = None
         reports = tuple(self._refresh_report(i, row) for i, row in enumerate(stats))
-        return FrameRun(output, reports, self._cells(frame, inputs) if bit_map else None)
+        return FrameRun(output, reports, self._cells(frame, inputs) if bit_map else None, True)
 
     def _cells(self, frame: Any, inputs: Sequence[Tensor]) -> Tensor:
         rows, columns = bit_map_cells(inputs[0]).shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -45,17 +46,18 @@ class ReferenceExecutor:
         inputs: Sequence[Tensor],
         state: StreamState,
         reference: Reference | None,
+        refresh: bool,
         bit_map: bool,
     ) -> FrameRun:
-        """Run a keyframe and, with a reference, replace `state.memory`."""
+        """Run a keyframe, see `Executor.anchor`."""
         known = state.memory
-        if refreshes(self._layers, reference) and isinstance(known, Layers):
+        if refresh and refreshes(self._layers, reference) and isinstance(known, Layers):
 
             def again(layer: LayerQuantizers, x: Tensor) -> Step:
                 return refresh_step(layer, x, known.layers[layer.op.name])
 
             recorder = _Recorder(self._graph, self._layers, inputs, bit_map, is_anchor=True)
-            return recorder.run(again)
+            return replace(recorder.run(again), refreshed=True)
         memory = Layers()
         state.memory = None if reference is None else memory
 

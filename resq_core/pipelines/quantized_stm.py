@@ -80,10 +80,13 @@ class QuantizedStm:
         """The same network, calibration and precision whose streams start from other options.
 
         Raises:
-            OptionError: the policy has factors by layer, which the parts of an STM have not.
+            OptionError: factors by layer or a `max_active`, which the parts of an STM have not:
+                their keyframes fall together.
         """
         if options.policy.factors:
             raise OptionError("the policy has threshold factors by layer; an STM takes none")
+        if options.max_active != 1:
+            raise OptionError(f"max_active is {options.max_active}; an STM takes only 1")
         parts = {name: part.with_options(options) for name, part in self._parts.items()}
         return QuantizedStm(self._net, parts, self._shapes)
 

@@ -153,6 +153,8 @@ struct Kernels {
   void (*divide)(float* x, float by, int n);
   // out |= in, bytes
   void (*merge)(uint8_t* out, const uint8_t* in, int n);
+  // out[i] |= in[step·i]
+  void (*merge_every)(uint8_t* out, const uint8_t* in, int step, int n);
   void (*merge_bits)(uint8_t* out, const uint8_t* in, uint8_t bits, int n);
   // indices of non-zero bytes, offset by `first`; returns how many
   int (*compress)(const uint8_t* map, int n, int first, int32_t* out);

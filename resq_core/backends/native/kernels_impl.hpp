@@ -1187,6 +1187,16 @@ void merge(uint8_t* out, const uint8_t* in, int n) {
   for (int i = 0; i < n; ++i) out[i] = uint8_t(out[i] | in[i]);
 }
 
+void merge_every(uint8_t* out, const uint8_t* in, int step, int n) {
+  if (step == 1) return merge(out, in, n);
+  if (step == 2) {
+#pragma omp simd
+    for (int i = 0; i < n; ++i) out[i] = uint8_t(out[i] | in[2 * i]);
+    return;
+  }
+  for (int i = 0; i < n; ++i) out[i] = uint8_t(out[i] | in[ptrdiff_t(step) * i]);
+}
+
 void merge_bits(uint8_t* out, const uint8_t* in, uint8_t bits, int n) {
 #pragma omp simd
   for (int i = 0; i < n; ++i) out[i] = uint8_t(out[i] | (in[i] & bits));
@@ -1211,7 +1221,7 @@ const Kernels kTable = {
     quantize_residual, refresh, thin_frame,
     thin_quantize, thin_refresh, round_half, store_half, load_half,
     add_half, join, relu, clamp, add, affine, blend, blend_half,
-    maximum, divide, merge, merge_bits, compress,
+    maximum, divide, merge, merge_every, merge_bits, compress,
 };
 
 }  // namespace

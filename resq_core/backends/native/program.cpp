@@ -58,8 +58,9 @@ struct alignas(64) Counter {
 // What one thread needs for itself.
 struct Private {
   std::vector<float> rows, delta, room, against;
-  std::vector<uint8_t> map, line;
-  std::vector<int32_t> first, second;
+  std::vector<uint8_t> map, rest, line;
+  std::vector<int32_t> listed[2];  // pixels of its lines, and how many
+  int count[2] = {};
   std::vector<ThinDecision> decisions;
   std::vector<LayerStats> stats;
 };
@@ -511,74 +512,123 @@ class Frame::Worker {
 
   // ------------------------------------------------------------ which pixels
 
-  // Pixels of `rows` lines that any of the maps marks, from the changed inputs of a step.
-  void mark_operands(const Step& s, const Tensor& t, uint8_t* map) {
-    for (const PostOp& op : s.post)
-      if (op.kind == Post::add) merge_map(shared_.changed[size_t(op.tensor)], t, map);
+  // Every thread marks and lists the pixels of its own lines of a tensor.
+  struct Lines {
+    int from, to;
+  };
+
+  Lines lines_of(const Tensor& t) const {
+    const int64_t all = int64_t(t.n) * t.h;
+    return {int(all * rank_ / members_), int(all * (rank_ + 1) / members_)};
   }
 
-  void merge_map(const Map& from, const Tensor& t, uint8_t* map) {
-    for (int y = 0; y < t.n * t.h; ++y)
+  void mark_operands(const Step& s, const Tensor& t, const Lines& mine, uint8_t* map) {
+    for (const PostOp& op : s.post)
+      if (op.kind == Post::add) merge_map(shared_.changed[size_t(op.tensor)], t, mine, map);
+  }
+
+  void merge_map(const Map& from, const Tensor& t, const Lines& mine, uint8_t* map) {
+    for (int y = mine.from; y < mine.to; ++y)
       if (from.rows[size_t(y)])
         kernels_.merge(map + size_t(y) * t.w, from.bytes.data() + size_t(y) * t.w, t.w);
   }
 
-  void mark_pending(const Tensor& t, uint8_t* map) {
+  void mark_pending(const Tensor& t, const Lines& mine, uint8_t* map) {
     if (options_.reference != Reference::tracking) return;
     const uint8_t bits = options_.refresh ? kPending | kStale : kPending;
+    const size_t start = size_t(mine.from) * t.w;
     for (int id : t.sinks)
-      kernels_.merge_bits(map, state_ + program_.layers_[size_t(id)].pending, bits, t.pixels());
+      kernels_.merge_bits(map + start,
+                          state_ + program_.layers_[size_t(id)].pending + start, bits,
+                          (mine.to - mine.from) * t.w);
   }
 
-  int list(const uint8_t* map, int n, std::vector<int32_t>& out) {
+  // Lists what is marked, as list `which`, for all threads to take from.
+  void list(const uint8_t* map, const Tensor& t, const Lines& mine, int which) {
+    const int start = mine.from * t.w, n = (mine.to - mine.from) * t.w;
+    std::vector<int32_t>& out = own_.listed[which];
     if (out.size() < size_t(n) + 16) out.resize(size_t(n) + 16);
-    return kernels_.compress(map, n, 0, out.data());
+    own_.count[which] = kernels_.compress(map + start, n, start, out.data());
   }
 
-  uint8_t* fresh_map(int n) {
-    own_.map.assign(size_t(n), 0);
-    return own_.map.data();
+  // The map with the own lines cleared.
+  static uint8_t* cleared(std::vector<uint8_t>& map, const Tensor& t, const Lines& mine) {
+    if (map.size() < size_t(t.pixels())) map.resize(size_t(t.pixels()));
+    std::memset(map.data() + size_t(mine.from) * t.w, 0, size_t(mine.to - mine.from) * t.w);
+    return map.data();
   }
 
-  // Output pixels of a window that reads a marked input pixel.
-  void dilate(const Map& from, const Tensor& in, const std::vector<int>& dy,
-              const std::vector<int>& dx, int top, int left, int in_y, int in_x, int rows,
-              int columns, int out_h, int out_w, int out_y, int out_x, int first_y, int first_x,
-              uint8_t* map) {
+  // A window that slides over an input: tap (dy, dx) of output (j·out_y + first_y,
+  // i·out_x + first_x) reads input (j·in_y + dy − top, i·in_x + dx − left).
+  struct Window {
+    const std::vector<int>&dy, &dx;
+    int top, left, in_y, in_x;
+    int out_y = 1, out_x = 1, first_y = 0, first_x = 0;
+  };
+
+  // Marks the output pixels of a window that reads a marked input pixel.
+  void dilate(const Map& from, const Tensor& in, const Window& w, const Tensor& t,
+              const Lines& mine, uint8_t* map) {
     own_.line.resize(size_t(in.w));
-    for (int n = 0; n < in.n; ++n)
-      for (int j = 0; j < rows; ++j) {
-        bool any = false;
-        for (int d : dy) {
-          const int y = j * in_y + d - top;
-          if (y < 0 || y >= in.h || !from.rows[size_t(n * in.h + y)]) continue;
-          const uint8_t* line = from.bytes.data() + size_t(n * in.h + y) * in.w;
-          if (!any) std::memcpy(own_.line.data(), line, size_t(in.w));
-          else kernels_.merge(own_.line.data(), line, in.w);
-          any = true;
-        }
-        if (!any) continue;
-        uint8_t* out = map + size_t(n * out_h + j * out_y + first_y) * out_w + first_x;
-        for (int d : dx) {
-          // i·in_x + d − left in [0, w)
-          const int shift = d - left;
-          int i0 = shift < 0 ? (-shift + in_x - 1) / in_x : 0;
-          int i1 = shift >= in.w ? 0 : std::min(columns, (in.w - 1 - shift) / in_x + 1);
-          const uint8_t* line = own_.line.data() + shift;
-          if (in_x == 1 && out_x == 1) {
-            if (i1 > i0) kernels_.merge(out + i0, line + i0, i1 - i0);
-          } else {
-            for (int i = i0; i < i1; ++i) out[i * out_x] |= line[i * in_x];
-          }
+    const int columns = (t.w - w.first_x + w.out_x - 1) / w.out_x;
+    for (int out_line = mine.from; out_line < mine.to; ++out_line) {
+      const int n = out_line / t.h, out_row = out_line % t.h - w.first_y;
+      if (out_row < 0 || out_row % w.out_y) continue;
+      const int start = out_row / w.out_y * w.in_y - w.top;
+      bool any = false;
+      for (int d : w.dy) {
+        const int y = start + d;
+        if (y < 0 || y >= in.h || !from.rows[size_t(n * in.h + y)]) continue;
+        const uint8_t* line = from.bytes.data() + size_t(n * in.h + y) * in.w;
+        if (!any) std::memcpy(own_.line.data(), line, size_t(in.w));
+        else kernels_.merge(own_.line.data(), line, in.w);
+        any = true;
+      }
+      if (!any) continue;
+      uint8_t* out = map + size_t(out_line) * t.w + w.first_x;
+      for (int d : w.dx) {
+        // i·in_x + d − left in [0, w)
+        const int shift = d - w.left;
+        const int i0 = shift < 0 ? (-shift + w.in_x - 1) / w.in_x : 0;
+        const int i1 = shift >= in.w ? 0 : std::min(columns, (in.w - 1 - shift) / w.in_x + 1);
+        if (i1 <= i0) continue;
+        const uint8_t* line = own_.line.data() + shift + i0 * w.in_x;
+        if (w.out_x == 1) {
+          kernels_.merge_every(out + i0, line, w.in_x, i1 - i0);
+        } else {
+          for (int i = i0; i < i1; ++i) out[i * w.out_x] |= line[(i - i0) * w.in_x];
         }
       }
+    }
   }
 
   // ------------------------------------------------------------ steps
 
-  // Every thread makes the same list for itself, and a step changes what lists are made of: none
-  // may go on before all have theirs.
-  void agree() { barrier_.wait(); }
+  // A step takes from all threads' lists and changes what lists are made of: none may go on
+  // before all have theirs. Returns how long they are together.
+  int agree(int which) {
+    barrier_.wait();
+    return together(which);
+  }
+
+  int together(int which) const {
+    int n = 0;
+    for (int i = 0; i < members_; ++i) n += shared_.privates[size_t(i)].count[which];
+    return n;
+  }
+
+  // Pixels [first, first + count) of all threads' lists, one after the other.
+  void take(int which, int first, int count, int32_t* to) const {
+    for (int i = 0; i < members_ && count > 0; ++i) {
+      const Private& theirs = shared_.privates[size_t(i)];
+      const int here = std::min(count, theirs.count[which] - first);
+      if (here > 0) {
+        std::memcpy(to, theirs.listed[which].data() + first, size_t(here) * sizeof(int32_t));
+        to += here, count -= here;
+      }
+      first = std::max(0, first - theirs.count[which]);
+    }
+  }
 
   // Takes pieces of a list until it is used up: first from this thread's own part, which covers
   // the same part of the picture in every step, so that a core reads what it wrote itself; then
@@ -612,22 +662,21 @@ class Frame::Worker {
     const Tensor& t = program_.tensors_[size_t(s.out)];
     const int pixels = t.pixels();
     int total = pixels;
-    const int32_t* chosen = nullptr;
     if (!everywhere_) {
-      uint8_t* map = fresh_map(pixels);
-      mark_inputs(s, t, map);
-      mark_operands(s, t, map);
-      mark_pending(t, map);
-      total = list(map, pixels, own_.first);
-      chosen = own_.first.data();
-      agree();
+      const Lines mine = lines_of(t);
+      uint8_t* map = cleared(own_.map, t, mine);
+      mark_inputs(s, t, mine, map);
+      mark_operands(s, t, mine, map);
+      mark_pending(t, mine, map);
+      list(map, t, mine, 0);
+      total = agree(0);
     }
     const int stride = int(round_up(size_t(t.c), kLanes));
     constexpr int kMost = kMostRows;
     own_.rows.resize(std::max(own_.rows.size(), size_t(kMost) * stride));
     share(index, 0, total, piece_of(total, 1, kMost), [&](int first, int count) {
       int32_t which[kMost];
-      for (int k = 0; k < count; ++k) which[k] = chosen ? chosen[first + k] : first + k;
+      choose(0, everywhere_, first, count, which);
       for (int k = 0; k < count; ++k)
         compute(s, t, which[k], own_.rows.data() + size_t(k) * stride);
       finish_rows(s, 0, which, count, own_.rows.data(), stride, t.c);
@@ -698,29 +747,34 @@ class Frame::Worker {
     emit(s.out, which, count, rows, stride);
   }
 
-  void mark_inputs(const Step& s, const Tensor& t, uint8_t* map) {
+  void choose(int which, bool all, int first, int count, int32_t* to) const {
+    if (!all) return take(which, first, count, to);
+    for (int k = 0; k < count; ++k) to[k] = first + k;
+  }
+
+  void mark_inputs(const Step& s, const Tensor& t, const Lines& mine, uint8_t* map) {
     for (int id : s.inputs) {
       const Map& from = shared_.changed[size_t(id)];
       const Tensor& in = program_.tensors_[size_t(id)];
       switch (s.op) {
         case Op::copy:
         case Op::concat:
-          merge_map(from, t, map);
+          merge_map(from, t, mine, map);
           break;
         case Op::bilinear:
         case Op::nearest: {
           own_.line.resize(size_t(in.w));
-          for (int n = 0; n < t.n; ++n)
-            for (int y = 0; y < t.h; ++y) {
-              const int a = n * in.h + s.y0[size_t(y)], b = n * in.h + s.y1[size_t(y)];
-              if (!from.rows[size_t(a)] && !from.rows[size_t(b)]) continue;
-              std::memcpy(own_.line.data(), from.bytes.data() + size_t(a) * in.w, size_t(in.w));
-              kernels_.merge(own_.line.data(), from.bytes.data() + size_t(b) * in.w, in.w);
-              uint8_t* out = map + size_t(n * t.h + y) * t.w;
-              for (int x = 0; x < t.w; ++x)
-                out[x] |= uint8_t(own_.line[size_t(s.x0[size_t(x)])] |
-                                  own_.line[size_t(s.x1[size_t(x)])]);
-            }
+          for (int line = mine.from; line < mine.to; ++line) {
+            const int n = line / t.h, y = line % t.h;
+            const int a = n * in.h + s.y0[size_t(y)], b = n * in.h + s.y1[size_t(y)];
+            if (!from.rows[size_t(a)] && !from.rows[size_t(b)]) continue;
+            std::memcpy(own_.line.data(), from.bytes.data() + size_t(a) * in.w, size_t(in.w));
+            kernels_.merge(own_.line.data(), from.bytes.data() + size_t(b) * in.w, in.w);
+            uint8_t* out = map + size_t(line) * t.w;
+            for (int x = 0; x < t.w; ++x)
+              out[x] |= uint8_t(own_.line[size_t(s.x0[size_t(x)])] |
+                                own_.line[size_t(s.x1[size_t(x)])]);
+          }
           break;
         }
         case Op::average:
@@ -728,12 +782,11 @@ class Frame::Worker {
           std::vector<int> dy(size_t(s.kernel_h)), dx(size_t(s.kernel_w));
           for (int i = 0; i < s.kernel_h; ++i) dy[size_t(i)] = i;
           for (int i = 0; i < s.kernel_w; ++i) dx[size_t(i)] = i;
-          dilate(from, in, dy, dx, s.pad_h, s.pad_w, s.stride_h, s.stride_w, t.h, t.w, t.h, t.w,
-                 1, 1, 0, 0, map);
+          dilate(from, in, {dy, dx, s.pad_h, s.pad_w, s.stride_h, s.stride_w}, t, mine, map);
           break;
         }
         case Op::mean:
-          for (int n = 0; n < in.n; ++n)
+          for (int n = mine.from; n < mine.to; ++n)  // one line an image
             for (int y = 0; y < in.h; ++y)
               if (from.rows[size_t(n * in.h + y)]) map[n] = 1;
           break;
@@ -906,30 +959,34 @@ class Frame::Worker {
     const int pixels = t.pixels();
     int n_first = pixels, n_second = 0;
     if (!options_.anchor) {
-      uint8_t* map = fresh_map(pixels);
+      const Lines mine = lines_of(t);
+      uint8_t* map = cleared(own_.map, t, mine);
       const Map& active = shared_.active[size_t(s.layer)];
       for (const Phase& f : layer.phases)
-        dilate(active, in, f.dy, f.dx, layer.top, layer.left, f.in_y, f.in_x,
-               (t.h - f.first_y + f.out_y - 1) / f.out_y, (t.w - f.first_x + f.out_x - 1) / f.out_x,
-               t.h, t.w, f.out_y, f.out_x, f.first_y, f.first_x, map);
-      const int reached = list(map, pixels, own_.first);
-      if (rank_ == 0) own_.stats[size_t(s.layer)].active_out = reached;
+        dilate(active, in,
+               {f.dy, f.dx, layer.top, layer.left, f.in_y, f.in_x, f.out_y, f.out_x, f.first_y,
+                f.first_x},
+               t, mine, map);
+      list(map, t, mine, 0);
+      own_.stats[size_t(s.layer)].active_out = own_.count[0];
       if (!options_.look_everywhere) {
-        n_first = reached;
         // what else changes the result: the other operands, and pixels to be looked at again
-        uint8_t* rest = fresh_rest(pixels);
-        mark_operands(s, t, rest);
-        mark_pending(t, rest);
+        uint8_t* rest = cleared(own_.rest, t, mine);
+        mark_operands(s, t, mine, rest);
+        mark_pending(t, mine, rest);
         if (s.raw < 0) {
-          kernels_.merge(map, rest, pixels);
-          n_first = list(map, pixels, own_.first);
+          const size_t start = size_t(mine.from) * t.w;
+          kernels_.merge(map + start, rest + start, (mine.to - mine.from) * t.w);
+          list(map, t, mine, 0);
+          own_.count[1] = 0;
         } else {
-          for (int i = 0; i < n_first; ++i) rest[own_.first[size_t(i)]] = 0;
-          n_second = list(rest, pixels, own_.second);
+          for (int i = 0; i < own_.count[0]; ++i) rest[own_.listed[0][size_t(i)]] = 0;
+          list(rest, t, mine, 1);
         }
+        n_first = agree(0);
+        n_second = together(1);
       }
     }
-    if (!everywhere_) agree();
     if (options_.timed && rank_ == 0) frame_.times_[size_t(index)].pixels += n_first;
     const int stride = int(round_up(size_t(t.c), kLanes)) + kLanes;
     constexpr int kMost = kMostRows, kSpare = 12;
@@ -940,17 +997,18 @@ class Frame::Worker {
       share(index, 0, n_first, piece_of(n_first, unit, kMost / unit * unit),
             [&](int first, int count) {
               int32_t which[kMost];
-              for (int k = 0; k < count; ++k)
-                which[k] = dense ? first + k : own_.first[size_t(first + k)];
+              choose(0, dense, first, count, which);
               convolve(s, layer, t, layer.phases[0], which, count, stride);
             });
     } else {
-      share(index, 0, n_first, 256, [&](int first, int count) {
-        int32_t which[kMost];
+      constexpr int kPiece = 256;
+      share(index, 0, n_first, kPiece, [&](int first, int count) {
+        int32_t which[kMost], candidates[kPiece];
+        choose(0, dense, first, count, candidates);
         for (const Phase& f : layer.phases) {
           int n = 0;
           for (int k = 0; k < count; ++k) {
-            const int p = dense ? first + k : own_.first[size_t(first + k)];
+            const int p = candidates[k];
             const int y = p / t.w % t.h, x = p % t.w;
             if (y % f.out_y == f.first_y && x % f.out_x == f.first_x) which[n++] = p;
             if (n == kMost || (k == count - 1 && n)) {
@@ -962,7 +1020,8 @@ class Frame::Worker {
       });
     }
     share(index, 1, n_second, piece_of(n_second, 1, kMost), [&](int first, int count) {
-      const int32_t* which = own_.second.data() + first;
+      int32_t which[kMost];
+      take(1, first, count, which);
       const Tensor& raw = program_.tensors_[size_t(s.raw)];
       for (int k = 0; k < count; ++k) {
         float* to = own_.rows.data() + size_t(k) * stride;
@@ -971,11 +1030,6 @@ class Frame::Worker {
       }
       finish_rows(s, s.raw_post, which, count, own_.rows.data(), stride, t.c);
     });
-  }
-
-  uint8_t* fresh_rest(int n) {
-    own_.line.assign(size_t(n), 0);
-    return own_.line.data();
   }
 
   static int widest(const Layer& layer) {

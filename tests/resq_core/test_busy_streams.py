@@ -1,0 +1,86 @@
+"""Pictures that change everywhere: keyframes where a residual frame or a refresh would not pay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import resq_core
+from resq_core import QuantizedModel, errors
+from resq_core.state import Backoff
+from tests.resq_core.networks import Plain, moving_clip, seeded
+
+
+@pytest.fixture(scope="module")
+def model() -> QuantizedModel:
+    q = resq_core.quantize(seeded(Plain), "W8A8->W8A{0,4,8}", period=8)
+    q.calibrate([moving_clip(8, 1), moving_clip(8, 2)], also=["W8A8"], samples=8)
+    return q
+
+
+def noise(index: int) -> Tensor:
+    generator = torch.Generator().manual_seed(index)
+    return torch.randn(moving_clip(1).shape, generator=generator)
+
+
+def test_pauses_double_up_to_the_most_and_end_when_a_try_pays() -> None:
+    backoff, tries = Backoff(), []
+    for time in range(40):
+        if not backoff.waits():
+            tries.append(time)
+            backoff.note(paid=False, most=8)
+    assert tries == [0, 2, 5, 10, 19, 28, 37]
+    backoff.note(paid=True, most=8)
+    assert not backoff.waits()
+    backoff.note(paid=False, most=8)
+    assert [backoff.waits(), backoff.waits()] == [True, False]
+
+
+def test_busy_frames_are_followed_by_keyframes_until_the_picture_rests(
+    model: QuantizedModel,
+) -> None:
+    stream = model.stream(max_active=0.8)
+    reasons = [stream.step(noise(i)).reason for i in range(8)]
+    assert reasons == ["first_frame", None, "busy", None, "busy", "busy", None, "busy"]
+    assert stream.anchor_due
+    still = noise(7)
+    rest = [stream.step(still).reason for _ in range(8)]
+    assert rest == ["busy", "busy", "busy", None, None, None, None, None]
+
+
+def test_only_the_clock_makes_keyframes_where_it_is_not_asked_for(model: QuantizedModel) -> None:
+    stream = model.stream(period=4)
+    assert [stream.step(noise(i)).is_anchor for i in range(6)] == [True, *[False] * 3, True, False]
+
+
+def test_a_keyframe_that_differs_everywhere_is_computed_densely_from_then_on(
+    model: QuantizedModel,
+) -> None:
+    """Refreshed keyframes count what differs; the outputs are a dense keyframe's either way."""
+    stream, dense = model.stream(period=2), model.with_precision("W8A8").stream()
+    shares = []
+    for i in range(12):
+        result, plain = stream.step(noise(i)), dense.step(noise(i))
+        if result.is_anchor:
+            assert torch.equal(result.output, plain.output)
+            shares.append(result.bops.frame / plain.bops.frame)
+    refreshed = [share < 1 for share in shares]
+    assert refreshed[:1] == [False]
+    assert sum(refreshed) < len(refreshed) - 1
+    still = noise(99)
+    for _ in range(60):
+        last = stream.step(still, anchor="asked")
+    assert last.bops.frame == 0
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "much"])
+def test_a_share_out_of_range_is_refused(model: QuantizedModel, value: object) -> None:
+    with pytest.raises(errors.OptionError, match="max_active"):
+        model.stream(max_active=value)  # type: ignore[arg-type]
+
+
+def test_it_is_saved_with_the_model(model: QuantizedModel, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    model.with_options(model.options.but(max_active=0.7)).save(tmp_path / "m.resq")
+    again = resq_core.load(tmp_path / "m.resq", seeded(Plain))
+    assert again.options.max_active == 0.7
