@@ -29,7 +29,12 @@ What each figure is:
   first frames; rss_growth_without_libraries_bytes: the same without the import;
 - of ours: state_bytes; active_fraction a, of outputs that must be computed, and mean_bits, over
   residual frames; alpha, outputs that must be computed over inputs that changed; bops_saving over
-  all frames, 1 for free. The policy's threshold is the model's own unless it is given or tuned.
+  all frames, 1 for free. The policy's threshold is the model's own unless it is given or tuned:
+  --tune-drop POINTS fits factors by layer on six periods spread over the clip and then takes the
+  largest threshold that loses so much on it, against `resq_dense`: of mIoU where the network knows
+  the clip's labels, else of agreement with the float network. int8 peers take their ranges from
+  the same clip. `hold_agreement_fp32` is of `resq_dense` whose outputs are repeated over each
+  period: what a stream gives that computes nothing between two keyframes.
 """
 
 from __future__ import annotations
@@ -49,6 +54,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import numpy as np
+
 from benchmarks.clips import DRAWN, Clip
 from benchmarks.crew import WorkerError, WorkerProcess
 from benchmarks.figures import as_markdown, ratios, timing
@@ -64,6 +71,7 @@ from resq_core import models
 __all__ = ["main", "measure", "parser"]
 
 _PAUSE = 0.1  # seconds after a block; ONNX Runtime's threads spin for a few hundredths
+_MAX_ACTIVE = 0.6  # a residual frame with more active outputs costs about a keyframe
 _BUSY = 0.5  # cores; the load average of the last minute before the run
 _REPORTED = ("eta", "o")
 
@@ -82,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--reference", default="tracking")
     made.add_argument("--threshold", type=float)
     made.add_argument("--tune-drop", type=float, metavar="POINTS")
+    made.add_argument("--max-active", type=float, default=_MAX_ACTIVE)
     made.add_argument("--backend", help="of ours")
     made.add_argument("--json", default=Path("out/cpu/result.json"), type=Path)
     return made
@@ -113,6 +122,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             "period": period,
             "reference": arguments.reference,
             "threshold": arguments.threshold,
+            "factors": None,
+            "max_active": arguments.max_active,
             "backend": arguments.backend,
         }
         job = Job(**values)
@@ -120,7 +131,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         tuning = None
         if arguments.tune_drop is not None:
             tuning = tune(subject, clip, job, arguments.tune_drop)
-            job = Job(**values | {"threshold": tuning["threshold"]})
+            found = {name: tuning[name] for name in ("threshold", "factors")}
+            job = Job(**values | found)
             job.write(frames.numpy())
         block = arguments.block or period
         rows, skipped = _compare(job, failures, block)
@@ -138,6 +150,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "block": block,
         "reference": arguments.reference,
         "threshold": job.threshold,
+        "max_active": job.max_active,
         "backend": arguments.backend,
         "tuning": tuning,
         "ratios": ratios(rows),
@@ -230,6 +243,8 @@ def _score(subject: Subject, clip: Clip, job: Job, rows: Sequence[dict[str, Any]
         row["agreement_fp32"] = subject.agreement(answers, reference, row["output_shape"])
         if row["name"] == "resq_dense":
             dense = answers
+            held = answers[np.arange(job.frames) // job.period * job.period]
+            row["hold_agreement_fp32"] = subject.agreement(held, reference, row["output_shape"])
         if row["name"] == "resq" and dense is not None:
             row["agreement_dense"] = subject.agreement(answers, dense, row["output_shape"])
         if clip.labels and subject.knows_labels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class Job:
 
     folder: of frames and outputs. cache: of exported and quantized networks. shape: of one input,
     (1, 3, H, W). frames: how many. threads: of every runtime. period, reference, threshold,
-    backend: of our stream; None takes the model's own.
+    factors, max_active, backend: of our stream; None takes the model's own.
     """
 
     folder: str
@@ -32,6 +32,8 @@ class Job:
     period: int
     reference: str
     threshold: float | None
+    factors: Mapping[str, float] | None
+    max_active: float
     backend: str | None
 
     @classmethod

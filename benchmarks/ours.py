@@ -28,14 +28,17 @@ _SUPPLIED = ("eta", "o")  # kernel efficiency and bookkeeping: of backends that 
 Array = NDArray[np.float32]
 
 
-def open_stream(
-    model: QuantizedModel, runtime: str, job: Job, threshold: float | None = None
-) -> Stream:
+def open_stream(model: QuantizedModel, runtime: str, job: Job) -> Stream:
     """A stream of `resq_dense`, every frame a keyframe, or of `resq`."""
     if runtime == "resq_dense":
         return model.with_precision("W8A8").stream()
-    threshold = job.threshold if threshold is None else threshold
-    return model.stream(period=job.period, reference=job.reference, threshold=threshold)
+    return model.stream(
+        period=job.period,
+        reference=job.reference,
+        threshold=job.threshold,
+        factors=job.factors,
+        max_active=job.max_active,
+    )
 
 
 def load(job: Job) -> QuantizedModel:

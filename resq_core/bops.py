@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter, mul
 from typing import TypeVar
 
 __all__ = [
@@ -60,6 +61,9 @@ class LayerReport:
     input_active_fraction: float
 
 
+_MACS, _BOPS, _POLICY_BOPS = map(attrgetter, ("macs", "bops", "policy_bops"))
+
+
 @dataclass(frozen=True, slots=True)
 class FrameBops:
     """Bit operations of one frame beside its baselines.
@@ -85,10 +89,10 @@ class FrameBops:
     def of(cls, layers: Sequence[LayerReport], counting: Counting = Counting.ALL) -> FrameBops:
         """Sum over the layers that count, given in execution order."""
         reports = _counted(layers, counting)
-        macs = sum(r.macs for r in reports)
+        macs = sum(map(_MACS, reports))
         return cls(
-            sum(r.bops for r in reports),
-            sum(r.policy_bops for r in reports),
+            sum(map(_BOPS, reports)),
+            sum(map(_POLICY_BOPS, reports)),
             macs * _INT8,
             macs * _FLOAT32,
         )
@@ -151,8 +155,9 @@ def _counted(layers: Sequence[T], counting: Counting) -> Sequence[T]:
 
 def weighted_mean(layers: Sequence[LayerReport], attribute: str) -> float:
     """The mean of one of the layers' attributes, weighted by their MACs; 0 without layers."""
-    macs = sum(r.macs for r in layers) or 1
-    return sum(r.macs * float(getattr(r, attribute)) for r in layers) / macs
+    macs = list(map(_MACS, layers))
+    values = map(attrgetter(attribute), layers)
+    return float(sum(map(mul, macs, values)) / (sum(macs) or 1))
 
 
 def static_bops(

@@ -228,11 +228,13 @@ class Stream:
         except BaseException:
             self._state.clear()  # half a frame is in it; the next frame starts afresh
             raise
-        self._note_activity(run, reason is not None)
+        active = weighted_mean(run.layers, "active_fraction")
+        self._note_activity(active, run.refreshed, reason is not None)
         state = self._state
         state.since_anchor = 1 if reason is not None else state.since_anchor + 1
         state.input_shapes = tuple(tuple(t.shape) for t in inputs)
-        return self._result(run, self._runtime.serving(inputs).backend, reason, layers)
+        backend = self._runtime.serving(inputs).backend
+        return self._result(run, backend, reason, active, layers)
 
     def _anchor_reason(self, inputs: Sequence[Tensor], given: str | None) -> str | None:
         state = self._state
@@ -246,10 +248,9 @@ class Stream:
             return "busy"
         return "period" if self._period_ends else None
 
-    def _note_activity(self, run: FrameRun, is_anchor: bool) -> None:
+    def _note_activity(self, active: float, refreshed: bool, is_anchor: bool) -> None:
         """Remember whether what this frame was made as has paid."""
-        active = weighted_mean(run.layers, "active_fraction")
-        if run.refreshed:
+        if refreshed:
             self._state.refreshes.note(active <= _REFRESH_PAYS, _MOST_WITHOUT_REFRESH)
         if is_anchor:
             self._state.residuals.waits()
@@ -272,7 +273,9 @@ class Stream:
             state.output = _copy(run.output)
         return run
 
-    def _result(self, run: FrameRun, backend: str, reason: str | None, layers: bool) -> StepResult:
+    def _result(
+        self, run: FrameRun, backend: str, reason: str | None, active: float, layers: bool
+    ) -> StepResult:
         bops = FrameBops.of(run.layers)
         bops_paper = FrameBops.of(run.layers, Counting.PAPER)
         mean_bits = weighted_mean(run.layers, "mean_bits")
@@ -287,7 +290,7 @@ class Stream:
             bops=bops,
             bops_paper=bops_paper,
             mean_bits=mean_bits,
-            active_fraction=weighted_mean(run.layers, "active_fraction"),
+            active_fraction=active,
             clipped_fraction=weighted_mean(run.layers, "clipped_fraction"),
             bit_map=run.bit_map,
             layers=run.layers if layers else None,

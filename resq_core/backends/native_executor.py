@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -82,6 +84,7 @@ class NativeExecutor:
         self._macs = [graph.macs[op.name] for op in graph.ops]
         self._outputs = [r.slot for r in pytree.tree_leaves(graph.outputs) if isinstance(r, Ref)]
         self._sizes = _sizes(graph, self._layers, inputs)
+        self._constants = _Constants(self._layers, self._macs, self._sizes)
         self._refreshes = refreshes(layers, Reference.TRACKING)
         self._anchor_reports = tuple(self._anchor_report(i) for i in range(len(self._layers)))
         if self._plan.foreign:
@@ -133,9 +136,9 @@ class NativeExecutor:
         anew = memory.policy is not None and memory.policy != policy
         frame = self._frame(memory.block, reference, policy, anew=anew, bits=bit_map)
         output = self._run(frame, inputs)
-        stats = frame.finish()[self._order].tolist()
+        stats = frame.finish()[self._order]
         memory.policy = policy
-        reports = tuple(self._report(i, row) for i, row in enumerate(stats))
+        reports = self._reports(stats)
         return FrameRun(output, reports, self._cells(frame, inputs) if bit_map else None)
 
     def _refresh(self, inputs: Sequence[Tensor], memory: _NativeMemory, bit_map: bool) -> FrameRun:
@@ -246,22 +249,47 @@ class NativeExecutor:
         active = row[_ACTIVE_OUT] / size.outputs
         return LayerReport(layer.op.name, macs, bops, 0, bits, active, 0.0, share)
 
-    def _report(self, i: int, row: list[int]) -> LayerReport:
-        layer, macs, size = self._layers[i], self._macs[i], self._sizes[i]
-        weight, pool = layer.residual_weight, layer.pool
-        assert weight is not None
-        first = pool[0].bits
-        bits = sum(n * (e.bits - first) for n, e in zip(row, pool, strict=False))
-        mean_bits = first + bits / size.pixels
-        return LayerReport(
-            name=layer.op.name,
-            macs=macs,
-            bops=round(macs * weight.bits * mean_bits),
-            policy_bops=policy_cost(size.elements, len(pool)),
-            mean_bits=mean_bits,
-            active_fraction=row[_ACTIVE_OUT] / size.outputs,
-            clipped_fraction=row[_CLIPPED] / size.elements,
-            input_active_fraction=row[_ACTIVE_IN] / size.pixels,
+    def _reports(self, stats: NDArray[np.int64]) -> tuple[LayerReport, ...]:
+        """Of a residual frame, from its statistics [layers, columns], in execution order."""
+        k = self._constants
+        bits = k.first_bits + (stats[:, :_CLIPPED] * k.more_bits).sum(1) / k.pixels
+        columns = (
+            np.rint(k.macs * k.weight_bits * bits).astype(np.int64),
+            k.policy_bops,
+            bits,
+            stats[:, _ACTIVE_OUT] / k.outputs,
+            stats[:, _CLIPPED] / k.elements,
+            stats[:, _ACTIVE_IN] / k.pixels,
+        )
+        return tuple(
+            map(LayerReport, k.names, self._macs, *(column.tolist() for column in columns))
+        )
+
+
+class _Constants:
+    """What reports need of all layers, a row each, in execution order."""
+
+    def __init__(
+        self, layers: Sequence[LayerQuantizers], macs: Sequence[int], sizes: Sequence[_Size]
+    ) -> None:
+        def column(values: Iterable[int]) -> NDArray[np.int64]:
+            return np.array(list(values), np.int64)
+
+        self.names = [layer.op.name for layer in layers]
+        self.macs = column(macs)
+        self.weight_bits = column(
+            layer.residual_weight.bits if layer.residual_weight else 0 for layer in layers
+        )
+        self.first_bits = column(layer.pool[0].bits if layer.pool else 0 for layer in layers)
+        self.more_bits = np.zeros((len(layers), _CLIPPED), np.int64)  # above the first, by choice
+        for row, layer in zip(self.more_bits, layers, strict=True):
+            row[: len(layer.pool)] = [e.bits - layer.pool[0].bits for e in layer.pool]
+        self.pixels = column(size.pixels for size in sizes)
+        self.elements = column(size.elements for size in sizes)
+        self.outputs = column(size.outputs for size in sizes)
+        self.policy_bops = column(
+            policy_cost(size.elements, len(layer.pool))
+            for layer, size in zip(layers, sizes, strict=True)
         )
 
 

@@ -1,7 +1,14 @@
 """The period and threshold that a clip allows, within a bound on accuracy, BOPs or time."""
 
 from resq_core.tuning.bench import Bench, Opener, Point
-from resq_core.tuning.factors import LAYER_RUNS, LayerTuning, fit_factors, group_layers, tune_layers
+from resq_core.tuning.factors import (
+    LayerTuning,
+    Measures,
+    fit_factors,
+    group_layers,
+    layer_runs,
+    tune_layers,
+)
 from resq_core.tuning.judges import (
     Judge,
     LabelledMiou,
@@ -21,7 +28,6 @@ from resq_core.tuning.search import (
 
 __all__ = [
     "DEFAULT_PERIODS",
-    "LAYER_RUNS",
     "MOST_PER_PERIOD",
     "Bench",
     "Curve",
@@ -31,12 +37,14 @@ __all__ = [
     "LayerTuning",
     "Limit",
     "MaskAgreement",
+    "Measures",
     "Opener",
     "PixelAgreement",
     "Point",
     "PoseAgreement",
     "fit_factors",
     "group_layers",
+    "layer_runs",
     "periods_for",
     "search",
     "tune_layers",

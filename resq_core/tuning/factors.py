@@ -1,31 +1,52 @@
 """Thresholds layer by layer: where a change matters, it is let through; elsewhere it is not.
 
-One threshold for all layers treats a change alike wherever it arises. How much each group of
-layers gives up, and saves, is measured by moving its threshold alone, and a Lagrangian choice over
-the groups then spends the drop where it saves most. It takes the effects as additive, which they
-are not quite, so that the result counts only where other frames confirm it.
+One threshold for all layers treats a change alike wherever it arises. Here the threshold of one
+group of layers after the other is moved, and a move stays where it saves more than moving the
+common threshold would at the same price in points. What fits one clip need not fit another, so
+that the result counts only where other frames confirm it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from resq_core.tuning.bench import Bench, Point
+from resq_core.precision import Precision
+from resq_core.tuning.bench import Point
 
-__all__ = ["LAYER_RUNS", "LayerTuning", "fit_factors", "group_layers", "tune_layers"]
+__all__ = ["LayerTuning", "Measures", "fit_factors", "group_layers", "layer_runs", "tune_layers"]
 
 MOST_GROUPS = 24
-STEP = 3.0  # what a group's threshold is multiplied and divided by
-_MULTIPLIERS = tuple(10 ** (0.1 * i - 6) for i in range(80))  # of the drop, in the Lagrangian
+_STEPS = (2.0, 2.0, 1.5)  # what a group's threshold is multiplied and divided by, pass by pass
+_FIRST_STEPS = (16.0, 8.0, 4.0)  # and first of all of the first layer, which sees the noise
+_SLOPE = 1.25  # factor on the common threshold, to learn what a point of drop buys
+_USUAL_PRICE = 1.0  # of a point, in the logarithm of active pixels, where that says nothing
 _REACH = 9.0  # how far the common threshold is moved to give the same drop, both ways
 _HALVINGS = 6
-LAYER_RUNS = _HALVINGS + 3
-"""Runs that `tune_layers` makes at most, beside two per group."""
+_GAIN = 1e-3  # least improvement of the objective, a share of the active pixels
 
 Report = Callable[[], None]
 """Called once per run of a clip."""
+
+
+class Measures(Protocol):
+    """A clip that settings can be measured on, such as `Bench`."""
+
+    def measure(
+        self,
+        precision: Precision,
+        period: int,
+        threshold: float,
+        factors: Mapping[str, float] | None = None,
+    ) -> Point:
+        """Run it."""
+
+
+def layer_runs(groups: int) -> int:
+    """Runs that `tune_layers` makes at most, of either clip."""
+    return 2 + len(_FIRST_STEPS) + 2 * len(_STEPS) * groups + _HALVINGS + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,57 +90,67 @@ def _by_prefix(layers: Sequence[str], depth: int) -> list[tuple[str, ...]]:
 
 
 def fit_factors(
-    bench: Bench,
+    bench: Measures,
     start: Point,
     groups: Sequence[Sequence[str]],
     report: Report = lambda: None,
 ) -> dict[str, float]:
-    """Factors that should lower the active pixels at the same drop.
+    """Factors that lower the active pixels for what they cost in points: coordinate descent.
+
+    The objective is ln(active fraction) + price · drop. The price is what the common threshold
+    pays: how much the logarithm falls for each point, near `start`.
 
     Args:
         bench: the frames to fit on.
         start: precision, period and threshold to start from.
-        groups: layers that share a factor.
-        report: called twice per group, and once before.
+        groups: layers that share a factor; the first is the network's first layer.
+        report: called once per run.
     """
 
-    def measure(factors: Mapping[str, float]) -> Point:
+    def measure(factors: Mapping[str, float], scale: float = 1.0) -> Point:
         report()
-        return bench.measure(start.precision, start.period, start.threshold, factors)
+        return bench.measure(start.precision, start.period, scale * start.threshold, factors)
 
     base = measure({})
-    effects: list[dict[float, tuple[float, float]]] = []  # of each group: factor → drop, active
-    for group in groups:
-        moved = {f: measure(dict.fromkeys(group, f)) for f in (STEP, 1 / STEP)}
-        changes = {
-            f: (p.drop - base.drop, p.active_fraction - base.active_fraction)
-            for f, p in moved.items()
-        }
-        effects.append({1.0: (0.0, 0.0), **changes})
-    chosen = _choose(effects)
-    return {
-        layer: factor
-        for group, factor in zip(groups, chosen, strict=True)
-        for layer in group
-        if factor != 1
-    }
+    price = _price(base, measure({}, _SLOPE))
+
+    def objective(point: Point) -> float:
+        return _log_active(point) + price * point.drop
+
+    factors: dict[str, float] = {}
+    best = objective(base)
+    for group, moves in _moves(groups):
+        for move in moves:
+            tried = factors | {layer: move * factors.get(layer, 1.0) for layer in group}
+            value = objective(measure(tried))
+            if value < best - _GAIN:
+                best, factors = value, tried
+                break
+    return {layer: factor for layer, factor in factors.items() if factor != 1}
 
 
-def _choose(effects: Sequence[Mapping[float, tuple[float, float]]]) -> list[float]:
-    """A factor per group: the least active pixels among choices that should not raise the drop."""
-    best: tuple[float, list[float]] = (0.0, [1.0] * len(effects))
-    for multiplier in _MULTIPLIERS:
-        choice = [min(e, key=lambda f: e[f][1] + multiplier * e[f][0]) for e in effects]
-        drop = sum(e[f][0] for e, f in zip(effects, choice, strict=True))
-        active = sum(e[f][1] for e, f in zip(effects, choice, strict=True))
-        if drop <= 0 and active < best[0]:
-            best = (active, choice)
-    return best[1]
+def _log_active(point: Point) -> float:
+    return math.log(max(point.active_fraction, 1e-6))
+
+
+def _price(base: Point, looser: Point) -> float:
+    points, gained = looser.drop - base.drop, _log_active(base) - _log_active(looser)
+    return gained / points if points > 0 and gained > 0 else _USUAL_PRICE
+
+
+def _moves(
+    groups: Sequence[Sequence[str]],
+) -> Iterator[tuple[Sequence[str], tuple[float, ...]]]:
+    """Groups in the order in which they are moved, and by what: the first move that helps stays."""
+    yield groups[0], _FIRST_STEPS
+    for step in _STEPS:
+        for group in groups:
+            yield group, (step, 1 / step)
 
 
 def tune_layers(
-    fit: Bench,
-    held: Bench,
+    fit: Measures,
+    held: Measures,
     start: Point,
     groups: Sequence[Sequence[str]],
     report: Report = lambda: None,

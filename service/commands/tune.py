@@ -16,7 +16,6 @@ from resq_core.backends import Backend
 from resq_core.errors import OptionError
 from resq_core.pipelines import QuantizedStm
 from resq_core.tuning import (
-    LAYER_RUNS,
     MOST_PER_PERIOD,
     Bench,
     Curve,
@@ -26,6 +25,7 @@ from resq_core.tuning import (
     Opener,
     Point,
     group_layers,
+    layer_runs,
     periods_for,
     search,
     tune_layers,
@@ -124,7 +124,7 @@ def _layers(
 ) -> LayerTuning:
     """Factors by layer, fitted on one half of the frames and compared on the other."""
     groups = group_layers(list(model.macs(torch.zeros(1, 3, *card.input_size))))
-    line = bar.add_task("layers", total=2 * len(groups) + LAYER_RUNS)
+    line = bar.add_task("layers", total=layer_runs(len(groups)))
     half = len(material) // 2
     fit, held = (material.bench(model, opener, s) for s in (slice(half), slice(half, None)))
     return tune_layers(fit, held, best, groups, lambda: bar.update(line, advance=1))

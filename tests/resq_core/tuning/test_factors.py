@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from resq_core import Precision
-from resq_core.tuning import Point, fit_factors, group_layers, tune_layers
+from resq_core.tuning import Point, fit_factors, group_layers, layer_runs, tune_layers
 
 DYNAMIC = Precision.parse("W8A8->W8A{0,8}")
 START = Point(DYNAMIC, 8, 0.1, 0, 0, 0, 0, 0)
@@ -47,7 +47,7 @@ def test_the_weak_layer_is_lowered_and_the_others_are_raised() -> None:
     assert factors["first"] < 1
     assert factors["a.1"] == factors["a.2"] > 1
     assert factors["b"] > 1
-    assert stand_in.runs == 1 + 2 * len(GROUPS)
+    assert stand_in.runs <= layer_runs(len(GROUPS))
 
 
 def test_factors_pay_on_other_frames_at_no_more_drop() -> None:
@@ -63,8 +63,23 @@ def test_factors_that_other_frames_do_not_confirm_do_not_pay() -> None:
     assert not tune_layers(bench(), bench(weak="b"), START, GROUPS).pays
 
 
+def test_noise_that_only_a_large_factor_stops_is_found() -> None:
+    """Nothing changes until the first layer's threshold is eight times as high."""
+
+    class Noisy(Layered):
+        def measure(
+            self, precision: Precision, period: int, threshold: float, factors: Mapping[str, float]
+        ) -> Point:
+            super().measure(precision, period, threshold, factors)
+            active = 0.2 if threshold * factors.get("first", 1.0) >= 0.8 else 0.9
+            return Point(precision, period, threshold, 0.1, active, 8 * active, active, 1)
+
+    noisy: Any = Noisy("b", WORK)
+    assert fit_factors(noisy, START, GROUPS)["first"] >= 8
+
+
 def test_nothing_to_gain_gives_no_factors() -> None:
-    flat = Layered("first", {})
+    flat = Layered("elsewhere", {})
     stand_in: Any = flat
     found = tune_layers(stand_in, stand_in, START, [("first",)])
     assert found.factors == {}
