@@ -733,6 +733,7 @@ bool comes_back(const Quantizers& q, const Policy& policy, Judged& row, ptrdiff_
   int32_t next;
   choose(q, policy, &row, 1, &next);
   const PoolEntry& again = q.pool[next];
+  if (q.n_pool == 1 && count_beyond(q, again, row.delta)) return true;  // is reported every time
   return next != 0 ||
          transmit(q, again, row.delta, row.codes + again.plane * plane_bytes, false).changed;
 }
@@ -769,7 +770,8 @@ void quantize_residual(const Quantizers& q, const Policy& policy, const float* x
           transmit(q, entry, row.delta, row.codes + entry.plane * plane_bytes, true);
       d.active = sent.changed;
       d.stale = sent.stale;
-      if (against || (d.index == 0 && !d.active) || !sent.rest) continue;
+      if (against || !sent.rest) continue;
+      if (d.index == 0 && !d.active && !d.clipped) continue;
       d.pending = comes_back(q, policy, row, plane_bytes);
       d.stale = row.stale;
     }
@@ -915,7 +917,7 @@ inline Mask thin_transmit(Thin& t, const Quantizers& q, const Mask* at, Mask lou
 }
 
 // How many of each pixel's values the top quantizer clamps.
-inline void thin_clipped(const Thin& t, const Quantizers& q, float* clipped) {
+inline Lanes thin_clipped(const Thin& t, const Quantizers& q) {
   const PoolEntry& top = q.pool[q.n_pool - 1];
   const Lanes high = all((top.high + 0.5f) * top.scale), low = all((top.low - 0.5f) * top.scale);
   Lanes sum = all(0.0f);
@@ -923,7 +925,7 @@ inline void thin_clipped(const Thin& t, const Quantizers& q, float* clipped) {
     const Mask outside = Mask(above(t.delta[c], high) | above(low, t.delta[c]));
     sum = plus(sum, chosen(outside, all(1.0f), all(0.0f)));
   }
-  store(clipped, sum, Whole{});
+  return sum;
 }
 
 int thin_quantize(const Quantizers& q, const Policy& policy, const float* const* channels,
@@ -945,7 +947,7 @@ int thin_quantize(const Quantizers& q, const Policy& policy, const float* const*
       return;
     }
     float clipped[kLanes];
-    thin_clipped(t, q, clipped);
+    store(clipped, thin_clipped(t, q), Whole{});
     const Mask changed = thin_transmit(t, q, at, loud, true);
     close_thin(t, q, first, n, codes);
     Mask next, again[kMaxPool], comes_back = 0;
@@ -953,6 +955,7 @@ int thin_quantize(const Quantizers& q, const Policy& policy, const float* const*
     if (next) {
       const Mask sent = thin_choose(t, q, policy, next, again);
       comes_back = Mask(next & (sent | thin_transmit(t, q, again, next, false)));
+      if (top == 0) comes_back |= Mask(next & above(thin_clipped(t, q), all(0.0f)));
     }
     store_marks(marks + first, stale, kStale, n);
     for (int p = 0; p < n; ++p) {
@@ -965,7 +968,7 @@ int thin_quantize(const Quantizers& q, const Policy& policy, const float* const*
       if (!looked && !over) continue;
       decisions[listed++] = {first + p,
                              {index, index == top ? over : 0, (changed & one) != 0,
-                              looked && (comes_back & one) != 0, (stale & one) != 0}};
+                              (comes_back & one) != 0, (stale & one) != 0}};
     }
   });
   return listed;

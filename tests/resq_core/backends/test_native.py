@@ -149,14 +149,15 @@ def test_bit_map_of_a_linear_layer_on_rows_with_places() -> None:
 CLIPS = replace(COURSE, frames=("new", "move", "dark", "loud", "move", "still", "loud", "dark"))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="free grid, tracking: what a saturated pixel still clips is not counted"
-)
-def test_pixels_at_the_end_of_int8() -> None:
-    torch.manual_seed(1)
+@pytest.mark.parametrize("precision", ["W8A8->W8A8", "W8A8->W8A{4,8}", "W8A8->W4A{0,4,8}"])
+@pytest.mark.parametrize("grid", ["free", "aligned"])
+@pytest.mark.parametrize("seed", range(3))
+def test_pixels_at_the_end_of_int8(seed: int, grid: str, precision: str) -> None:
+    """What a saturated pixel still clips is counted in every frame, not only in the first."""
+    torch.manual_seed(seed)
     steps = [(nn.Conv2d(*c, 3, padding=1), (i,)) for i, c in enumerate([(2, 4), (4, 4), (4, 4)])]
     network = Network([(1, 2, 16, 16)], steps, [3]).eval()
-    run_both(network, replace(CLIPS, precision="W8A8->W8A8"), grid="free")
+    run_both(network, replace(CLIPS, precision=precision), grid=grid)
 
 
 @pytest.mark.parametrize("reference", ["tracking", "keyframe"])
