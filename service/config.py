@@ -33,6 +33,8 @@ class Config(BaseSettings):
         intake: encoded video frames that may wait for the decoder.
         model, precision, period, threshold: what a stream gets that does not say;
             None takes the model's own.
+        max_active: share of active outputs beyond which a residual frame is followed by keyframes,
+            see `resq_core.stream.StreamOptions`; None takes the model's own.
         max_clips_waiting: jobs that may wait for their turn.
         max_clips_kept: finished jobs whose files are kept; the oldest goes first.
     """
@@ -58,6 +60,7 @@ class Config(BaseSettings):
     precision: str | None = None
     period: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    max_active: Annotated[float, Field(ge=0, le=1)] | None = None
 
     max_clip_bytes: Annotated[int, Field(ge=1024, le=64 << 30)] = 512 * _MIB
     max_clip_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0

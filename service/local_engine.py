@@ -87,14 +87,19 @@ class LocalEngine:
     Args:
         models: what is on offer, by name; None takes the zoo.
         torch_threads: threads inside one frame; None leaves torch's own setting.
+        max_active: of streams of one network, not of an STM; None takes the model's own.
     """
 
     def __init__(
-        self, models: Mapping[str, Model] | None = None, torch_threads: int | None = None
+        self,
+        models: Mapping[str, Model] | None = None,
+        torch_threads: int | None = None,
+        max_active: float | None = None,
     ) -> None:
         self._models = dict(shelf_models(zoo.PACKAGED) if models is None else models)
         if not 1 <= len(self._models) <= _MAX_MODELS:
             raise ValueError(f"{len(self._models)} models given; expected 1 to {_MAX_MODELS}")
+        self._max_active = max_active
         self._loaded: dict[str, QuantizedModel | QuantizedStm] = {}
         self._variants: OrderedDict[tuple[str, str], QuantizedModel | QuantizedStm] = OrderedDict()
         self._serving: dict[str, Serving] = {}
@@ -138,6 +143,7 @@ class LocalEngine:
             reference=spec.reference,
             policy=spec.policy,
             threshold=spec.threshold,
+            max_active=self._max_active,
         )
         self._note(card.name, model.serving(torch.zeros(1, 3, *card.input_size)))
         if card.task == "pose":

@@ -47,7 +47,8 @@ def run(
     spec = StreamSpec(model, precision, period, threshold, policy, reference, pose, vos)
     config = load_config(backend=backend)
     shelves = open_shelves(config.models_dir)
-    engine = LocalEngine(shelf_models(*shelves, backend=config.backend))
+    models = shelf_models(*shelves, backend=config.backend)
+    engine = LocalEngine(models, max_active=config.max_active)
     errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (

@@ -30,7 +30,8 @@ def serve(
         raise OptionError(f"log-level is {log_level!r}; expected one of {', '.join(_LEVELS)}")
     config = load_config(host=host, port=port, model=model, threads=threads, backend=backend)
     shelves = open_shelves(config.models_dir)
-    engine = LocalEngine(shelf_models(*shelves, backend=config.backend), config.threads_per_frame)
+    models = shelf_models(*shelves, backend=config.backend)
+    engine = LocalEngine(models, config.threads_per_frame, config.max_active)
     engine.card(config.model)  # a wrong name ends it here, not at the first stream
     if log_level in ("debug", "info"):
         here = serving_here(config.backend)
