@@ -117,9 +117,9 @@ class NativeExecutor:
     ) -> FrameRun:
         """Run a keyframe, see `Executor.anchor`."""
         known = state.memory
-        if refresh and reference is Reference.TRACKING and self._refreshes:
-            if isinstance(known, _NativeMemory):
-                return self._refresh(inputs, known, bit_map)
+        may = refresh and reference is Reference.TRACKING and self._refreshes
+        if may and isinstance(known, _NativeMemory):
+            return self._refresh(inputs, known, bit_map)
         block = None
         if reference is None:
             state.memory = None
