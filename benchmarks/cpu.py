@@ -47,7 +47,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -63,11 +62,12 @@ from benchmarks.clips import DRAWN, Clip
 from benchmarks.crew import WorkerError, WorkerProcess
 from benchmarks.figures import as_markdown, ratios, timing
 from benchmarks.job import Job
+from benchmarks.machine import described
 from benchmarks.ours import OURS
 from benchmarks.peers import CANDIDATES
 from benchmarks.plot import draw
 from benchmarks.preparation import prepare
-from benchmarks.subjects import Subject
+from benchmarks.subjects import Subject, size_of
 from benchmarks.tuning import tune
 from resq_core import models
 
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("python -m benchmarks.cpu", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--model", default="street", help=f"street or {', '.join(models.names())}")
-    made.add_argument("--size", default=(360, 480), type=_size, metavar="HxW")
+    made.add_argument("--size", default=(360, 480), type=size_of, metavar="HxW")
     made.add_argument("--clip", default="pedestrians", help=f"a path or {', '.join(DRAWN)}")
     made.add_argument("--frames", default=48, type=int, help="cut to whole periods")
     made.add_argument("--threads", default=2, type=int)
@@ -94,11 +94,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--backend", help="of ours")
     made.add_argument("--json", default=Path("out/cpu/result.json"), type=Path)
     return made
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, width = text.split("x")
-    return int(height), int(width)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -137,7 +132,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", "-m", "benchmarks.cpu", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine() | {"load_before": load},
+        "machine": described() | {"load_before": load},
         "model": arguments.model,
         "size": list(arguments.size),
         "clip": clip.name,
@@ -242,20 +237,6 @@ def _score(subject: Subject, clip: Clip, job: Job, rows: Sequence[dict[str, Any]
             row["agreement_dense"] = subject.agreement(answers, dense, row["output_shape"])
         if clip.labels and subject.knows_labels:
             row["miou"] = subject.miou(outputs, clip.labels)
-
-
-def _machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), None)
-    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
-    return {
-        "cpu": model or platform.processor(),
-        "cores": os.cpu_count(),
-        "int8": sorted(f for f in flags if "vnni" in f or f in ("avx2", "avx512f", "amx_int8")),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
 
 
 def main() -> None:

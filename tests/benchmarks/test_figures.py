@@ -14,8 +14,16 @@ from torch import nn
 from benchmarks.clips import load, moving_box
 from benchmarks.cpu import parser
 from benchmarks.efficiency import Convolution, Products
-from benchmarks.figures import as_markdown, largest_passing, percentile, ratios, timing
+from benchmarks.figures import (
+    as_markdown,
+    largest_passing,
+    percentile,
+    ratios,
+    straight_line,
+    timing,
+)
 from benchmarks.job import Job
+from benchmarks.linear import SHARES, replaced
 from benchmarks.subjects import Subject, batch_norm_folded
 from benchmarks.table import RUNS
 from resq_core.backends.native_executor import StepTime
@@ -132,6 +140,21 @@ def test_efficiency_is_of_wide_layers_at_moderate_activity_weighted_by_macs() ->
     assert eta == pytest.approx(0.5)
     weighted = products.efficiency(lambda shape: 5.0 * wide if shape == layers["wide"] else wider)
     assert weighted == pytest.approx((wide * 1.0 + wider * 5.0) / (wide + wider))
+
+
+def test_the_line_through_points_on_a_line_is_that_line() -> None:
+    active = [0.0, 0.1, 0.5, 1.0]
+    exact = straight_line(active, [2 + 30 * x for x in active])
+    assert exact == pytest.approx({"intercept_ms": 2, "slope_ms": 30, "r2": 1})
+    assert straight_line([0, 1, 2, 3], [0, 1, 1, 0])["r2"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_share_of_the_picture_is_replaced_and_the_rest_stays(share: float) -> None:
+    picture = torch.zeros(1, 3, 90, 120)
+    changed = replaced(picture, torch.ones_like(picture), share) == 1
+    assert float(changed.float().mean()) == pytest.approx(share, abs=0.01)
+    assert not bool(picture.any())
 
 
 def test_controls_are_what_they_say() -> None:
