@@ -52,7 +52,7 @@ def draw_line(result: Mapping[str, Any], path: Path) -> None:
     axes.axhline(result["dense_ms"], color="tab:gray", linestyle="--", label="dense W8A8 frame")
     axes.set_xlabel("active outputs, % of MACs")
     axes.set_ylabel("ms")
-    axes.set_xlim(0, 102)
+    axes.set_xlim(-2, 102)
     axes.set_ylim(bottom=0)
     axes.legend()
     size = "x".join(map(str, result["size"]))

@@ -205,13 +205,12 @@ def test_joints_agree_within_a_twentieth_of_the_heatmap() -> None:
 
 
 def test_every_run_of_the_table_can_be_asked_for() -> None:
-    names = [run.name for run in RUNS]
     for run in RUNS:
-        arguments = parser().parse_args(
-            ["--model", run.model, "--size", run.size, "--clip", run.clip]
-        )
+        options = {"model": run.model, "size": run.size, "clip": run.clip, "period": run.period}
+        arguments = parser().parse_args([f"--{name}={value}" for name, value in options.items()])
         assert arguments.size == Subject(run.model, arguments.size).size
         assert run.found
-    assert names
+    runs = {(run.model, run.size, run.found, run.period) for run in RUNS}
+    assert len({run.name for run in RUNS}) == len(runs)
     with pytest.raises(OptionError, match="masks"):
         Subject("stm", (256, 256))
