@@ -35,6 +35,16 @@ What each figure is:
   the clip's labels, else of agreement with the float network. int8 peers take their ranges from
   the same clip. `hold_agreement_fp32` is of `resq_dense` whose outputs are repeated over each
   period: what a stream gives that computes nothing between two keyframes.
+- of ours on one thread, from another pass over the clip once the turns are over, where the native
+  backend runs it:
+  o, bookkeeping: time of a residual frame that goes into anything but products (policy, lists of
+  pixels, quantization, copies, element-wise work), mean over the residual frames, over the median
+  time of our own dense W8A8 frame;
+  eta, kernel efficiency η: MAC/s of the products of listed pixels (pixels computed, times MACs of
+  an output pixel, over seconds in products) over those of oneDNN's dense int8 convolution of the
+  same shapes in the same process, mean of the ratios weighted by MACs. It counts convolutions with
+  at least 64 channels in and out, in residual frames in which 5 to 30 % of their outputs are
+  active, and is absent where there are none.
 """
 
 from __future__ import annotations
@@ -42,7 +52,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -60,11 +69,12 @@ from benchmarks.clips import DRAWN, Clip
 from benchmarks.crew import WorkerError, WorkerProcess
 from benchmarks.figures import as_markdown, ratios, timing
 from benchmarks.job import Job
+from benchmarks.machine import described
 from benchmarks.ours import OURS
 from benchmarks.peers import CANDIDATES
 from benchmarks.plot import draw
 from benchmarks.preparation import prepare
-from benchmarks.subjects import Subject
+from benchmarks.subjects import Subject, size_of
 from benchmarks.tuning import tune
 from resq_core import models
 
@@ -73,7 +83,6 @@ __all__ = ["main", "measure", "parser"]
 _PAUSE = 0.1  # seconds after a block; ONNX Runtime's threads spin for a few hundredths
 _MAX_ACTIVE = 0.6  # a residual frame with more active outputs costs about a keyframe
 _BUSY = 0.5  # cores; the load average of the last minute before the run
-_REPORTED = ("eta", "o")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("python -m benchmarks.cpu", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--model", default="street", help=f"street or {', '.join(models.names())}")
-    made.add_argument("--size", default=(360, 480), type=_size, metavar="HxW")
+    made.add_argument("--size", default=(360, 480), type=size_of, metavar="HxW")
     made.add_argument("--clip", default="pedestrians", help=f"a path or {', '.join(DRAWN)}")
     made.add_argument("--frames", default=48, type=int, help="cut to whole periods")
     made.add_argument("--threads", default=2, type=int)
@@ -94,11 +103,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--backend", help="of ours")
     made.add_argument("--json", default=Path("out/cpu/result.json"), type=Path)
     return made
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, width = text.split("x")
-    return int(height), int(width)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", "-m", "benchmarks.cpu", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": _machine() | {"load_before": load},
+        "machine": described() | {"load_before": load},
         "model": arguments.model,
         "size": list(arguments.size),
         "clip": clip.name,
@@ -225,10 +229,9 @@ def _reported(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "bops_saving": 1 - sum(f["bops"] for f in facts) / sum(f["bops_w8a8"] for f in facts)
     }
     residual = [fact for fact in facts if not fact["is_anchor"]]
-    for name in ("active_fraction", "mean_bits", *_REPORTED):
-        values = [fact[name] for fact in residual if name in fact]
-        if values:
-            found[name] = mean(values)
+    for name in ("active_fraction", "mean_bits"):
+        if residual:
+            found[name] = mean(fact[name] for fact in residual)
     return found
 
 
@@ -249,20 +252,6 @@ def _score(subject: Subject, clip: Clip, job: Job, rows: Sequence[dict[str, Any]
             row["agreement_dense"] = subject.agreement(answers, dense, row["output_shape"])
         if clip.labels and subject.knows_labels:
             row["miou"] = subject.miou(outputs, clip.labels)
-
-
-def _machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), None)
-    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
-    return {
-        "cpu": model or platform.processor(),
-        "cores": os.cpu_count(),
-        "int8": sorted(f for f in flags if "vnni" in f or f in ("avx2", "avx512f", "amx_int8")),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
 
 
 def main() -> None:

@@ -6,7 +6,16 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["INT8_PEERS", "Row", "as_markdown", "largest_passing", "percentile", "ratios", "timing"]
+__all__ = [
+    "INT8_PEERS",
+    "Row",
+    "as_markdown",
+    "largest_passing",
+    "percentile",
+    "ratios",
+    "straight_line",
+    "timing",
+]
 
 Row = Mapping[str, Any]
 """One runtime's figures by name, as they stand in the JSON."""
@@ -95,6 +104,18 @@ def largest_passing(candidates: Sequence[float], passes: Callable[[float], bool]
         else:
             high = middle
     return candidates[low - 1] if low else None
+
+
+def straight_line(active: Sequence[float], milliseconds: Sequence[float]) -> dict[str, float]:
+    """The least-squares line through points of time against active share, and its R².
+
+    Args:
+        active: at least two different values.
+        milliseconds: not all the same.
+    """
+    slope, intercept = statistics.linear_regression(active, milliseconds)
+    r2 = statistics.correlation(active, milliseconds) ** 2
+    return {"intercept_ms": intercept, "slope_ms": slope, "r2": r2}
 
 
 def as_markdown(runs: Mapping[str, Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import resq_core
+from benchmarks.efficiency import time_spent
 from benchmarks.job import Job
 from resq_core.bops import weighted_mean
 from resq_core.model import QuantizedModel
@@ -23,15 +24,13 @@ __all__ = ["FILE", "OURS", "Ours", "first_output", "open_stream"]
 FILE = "model.resq"
 OURS = ("resq_dense", "resq")
 
-_SUPPLIED = ("eta", "o")  # kernel efficiency and bookkeeping: of backends that measure them
-
 Array = NDArray[np.float32]
 
 
 def open_stream(model: QuantizedModel, runtime: str, job: Job) -> Stream:
     """A stream of `resq_dense`, every frame a keyframe, or of `resq`."""
     if runtime == "resq_dense":
-        return model.with_precision("W8A8").stream()
+        return _dense(model).stream()
     return model.stream(
         period=job.period,
         reference=job.reference,
@@ -39,6 +38,10 @@ def open_stream(model: QuantizedModel, runtime: str, job: Job) -> Stream:
         factors=job.factors,
         max_active=job.max_active,
     )
+
+
+def _dense(model: QuantizedModel) -> QuantizedModel:
+    return model.with_precision("W8A8")
 
 
 def load(job: Job) -> QuantizedModel:
@@ -85,24 +88,32 @@ class Ours:
         result = self._result
         assert result is not None
         bops = result.bops
-        facts = {
+        return {
             "is_anchor": result.is_anchor,
             "active_fraction": result.active_fraction,
             "mean_bits": result.mean_bits,
             "bops": bops.frame + bops.policy,
             "bops_w8a8": bops.w8a8,
         }
-        return facts | {n: getattr(result, n) for n in _SUPPLIED if hasattr(result, n)}
 
     def describe(self) -> dict[str, Any]:
-        """Bytes of state after the frames so far; then, untimed, α over the first two periods.
+        """Bytes of state after the frames so far; of `resq` also what further passes over it find.
 
-        α, halo growth: outputs that must be computed over inputs that changed, both as shares
-        weighted by MACs, over residual frames; absent where the backend does not report inputs.
+        These are α over the first two periods, and η and o over all frames; see `benchmarks.cpu`.
         """
         found: dict[str, Any] = {"state_bytes": self._stream.nbytes}
         if self._runtime == "resq_dense":
             return found
+        options = self._stream.options
+        found |= self._halo_growth()
+        frames = [torch.from_numpy(self._job.frame(i)) for i in range(self._job.frames)]
+        return found | time_spent(self._model, _dense(self._model), options, frames)
+
+    def _halo_growth(self) -> dict[str, Any]:
+        """α: outputs that must be computed over inputs that changed, shares weighted by MACs.
+
+        Over residual frames; absent where the backend does not report inputs.
+        """
         self.restart()
         outputs, inputs = [], []
         for index in range(min(2 * self._job.period, self._job.frames)):
@@ -111,9 +122,7 @@ class Ours:
             if result.is_anchor or not layers:
                 continue
             if any(layer.input_active_fraction is None for layer in layers):
-                return found
+                return {}
             outputs.append(weighted_mean(layers, "active_fraction"))
             inputs.append(weighted_mean(layers, "input_active_fraction"))
-        if sum(inputs):
-            found["alpha"] = sum(outputs) / sum(inputs)
-        return found
+        return {"alpha": sum(outputs) / sum(inputs)} if sum(inputs) else {}

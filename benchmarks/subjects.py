@@ -19,7 +19,7 @@ from resq_core.evaluation import ConfusionMatrix
 from resq_core.model import QuantizedModel
 from resq_core.tasks import COCO17, PoseTask, SegmentationTask
 
-__all__ = ["PRECISION", "Subject", "batch_norm_folded"]
+__all__ = ["PRECISION", "Subject", "batch_norm_folded", "size_of"]
 
 PRECISION = "W8A8->W8A{0,4,8}"
 
@@ -28,6 +28,12 @@ _NEAR = 0.05  # of the box's side: how far a joint may move and still agree
 _SETTLING = 8  # frames that batch norms without training take their statistics from
 _CALIBRATION = 16  # frames of each clip
 _SAMPLES = 12  # pairs of frames; c of Eq. 8
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """(height, width) of `HxW`. Raises ValueError."""
+    height, width = text.split("x")
+    return int(height), int(width)
 
 
 @dataclass(frozen=True)

@@ -19,24 +19,27 @@ __all__ = ["RUNS", "Comparison"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _DATA = _ROOT.parent / "shared" / "data"
+_PERIOD = 8
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A network, its input size, and a clip: a path under the data folder, or a drawn one.
 
-    drawn: taken where the path is not there.
+    drawn: taken where the path is not there. period: T.
     """
 
     model: str
     size: str
     clip: str
     drawn: str = ""
+    period: int = _PERIOD
 
     @property
     def name(self) -> str:
         """For files and tables."""
-        return f"{self.model}-{self.size}-{Path(self.found).stem}"
+        period = "" if self.period == _PERIOD else f"-T{self.period}"
+        return f"{self.model}-{self.size}-{Path(self.found).stem}{period}"
 
     @property
     def found(self) -> str:
@@ -53,6 +56,7 @@ _CAMVID = ("camvid/clip_15hz", "street-moving")
 
 RUNS = (
     Comparison("street", "360x480", *_PERSON),
+    Comparison("street", "360x480", *_PERSON, period=32),
     Comparison("street", "360x480", "pedestrians"),
     Comparison("street", "360x480", *_CARS),
     Comparison("street", "360x480", *_CAMVID),
@@ -70,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="runs whose name holds this")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--frames", type=int, default=48, help="two periods at least")
     parser.add_argument("--out", type=Path, default=Path("out/cpu"))
     arguments = parser.parse_args()
     results, failed = {}, []
@@ -78,8 +82,9 @@ def main() -> None:
         path = arguments.out / f"{run.name}.json"
         command = [sys.executable, "-m", "benchmarks.cpu", "--model", run.model]
         command += ["--size", run.size, "--clip", run.found, "--json", str(path.resolve())]
-        command += ["--threads", str(arguments.threads), "--frames", str(arguments.frames)]
-        command += ["--tune-drop", "0.5"]
+        frames = max(arguments.frames, 2 * run.period)
+        command += ["--threads", str(arguments.threads), "--frames", str(frames)]
+        command += ["--period", str(run.period), "--tune-drop", "0.5"]
         if subprocess.run(command, cwd=_ROOT).returncode:
             failed.append(run.name)
         else:

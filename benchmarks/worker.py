@@ -107,7 +107,7 @@ class Worker:
         return {"ms": spent, "facts": facts, "shape": list(output.shape)}
 
     def describe(self) -> dict[str, Any]:
-        """State and halo growth of ours."""
+        """State, halo growth and where the time goes, of ours."""
         found: dict[str, Any] = self._run.describe()
         return found
 

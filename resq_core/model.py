@@ -15,6 +15,7 @@ from resq_core.backends import Backend, Serving, checked_backend
 from resq_core.calibrate import DEFAULT_SAMPLES, Clip, Progress, calibrate
 from resq_core.encodings import Encodings, Granularity
 from resq_core.errors import CalibrationError, OptionError, SavedModelError
+from resq_core.executor import Executor
 from resq_core.graph_cache import GraphCache, check_inputs
 from resq_core.precision import Precision
 from resq_core.ranges import SEARCH_POINTS
@@ -173,6 +174,15 @@ class QuantizedModel:
             BackendError: the backend that was asked for cannot run the network.
         """
         return self._calibrated().serving(check_inputs(x))
+
+    def executor(self, x: Tensor | Sequence[Tensor]) -> Executor:
+        """What runs inputs of this shape, for measurements that drive it without a stream.
+
+        Raises:
+            CalibrationError: the model is not calibrated.
+            BackendError: the backend that was asked for cannot run the network.
+        """
+        return self._calibrated().executor(check_inputs(x))
 
     def _calibrated(self) -> Runtime:
         if not self._encodings.scales:

@@ -90,7 +90,7 @@ class Runtime:
         bit_map: bool,
     ) -> FrameRun:
         """Run a keyframe, see `Executor.anchor`."""
-        return self._at(inputs).executor.anchor(inputs, state, reference, refresh, bit_map)
+        return self.executor(inputs).anchor(inputs, state, reference, refresh, bit_map)
 
     def run_residual(
         self,
@@ -101,7 +101,7 @@ class Runtime:
         bit_map: bool,
     ) -> FrameRun:
         """Run a residual frame against `state`, which a keyframe of these shapes has filled."""
-        return self._at(inputs).executor.residual(inputs, state, reference, policy, bit_map)
+        return self.executor(inputs).residual(inputs, state, reference, policy, bit_map)
 
     def run_nothing(self, inputs: Sequence[Tensor], output: Any, bit_map: bool) -> FrameRun:
         """A frame that repeats `output`: what it costs is nothing, layer by layer."""
@@ -110,6 +110,10 @@ class Runtime:
             LayerReport(op.name, graph.macs[op.name], 0, 0, 0.0, 0.0, 0.0, 0.0) for op in graph.ops
         )
         return FrameRun(output, tuple(reports), bit_map_cells(inputs[0]) if bit_map else None)
+
+    def executor(self, inputs: Sequence[Tensor]) -> Executor:
+        """What runs inputs of these shapes."""
+        return self._at(inputs).executor
 
     def serving(self, inputs: Sequence[Tensor]) -> Serving:
         """Which backend runs inputs of these shapes."""

@@ -23,7 +23,7 @@ from resq_core.policy import Policy, PolicyForm
 from resq_core.residual import LayerQuantizers, Reference
 from resq_core.state import StreamState
 
-__all__ = ["NativeExecutor"]
+__all__ = ["NativeExecutor", "StepTime"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +53,23 @@ class _NativeMemory:
     def nbytes(self) -> int:
         """Bytes held."""
         return self.block.untyped_storage().nbytes()
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """What a step of the program took in one frame, on the thread that runs the frame.
+
+    Attributes:
+        name: a layer's name, or an op's.
+        seconds: of the whole step, waiting for other threads included.
+        product_seconds: of these, in a layer's products.
+        pixels: output pixels of a layer that all threads computed; 0 of an op.
+    """
+
+    name: str
+    seconds: float
+    product_seconds: float
+    pixels: int
 
 
 class NativeExecutor:
@@ -131,15 +148,36 @@ class NativeExecutor:
         bit_map: bool,
     ) -> FrameRun:
         """Run a residual frame against `state`, which a keyframe of these shapes has filled."""
+        return self._residual(inputs, state, reference, policy, bit_map, timed=False)[0]
+
+    def timed_residual(
+        self, inputs: Sequence[Tensor], state: StreamState, reference: Reference, policy: Policy
+    ) -> tuple[FrameRun, tuple[StepTime, ...]]:
+        """Run a residual frame as `residual` does, and tell what every step of it took."""
+        run, frame = self._residual(inputs, state, reference, policy, False, timed=True)
+        times = zip(self._plan.steps, frame.times(), strict=True)
+        return run, tuple(StepTime(name, *time) for name, time in times)
+
+    def _residual(
+        self,
+        inputs: Sequence[Tensor],
+        state: StreamState,
+        reference: Reference,
+        policy: Policy,
+        bit_map: bool,
+        *,
+        timed: bool,
+    ) -> tuple[FrameRun, Any]:
+        """The frame's run, and the frame."""
         memory = state.memory
         assert isinstance(memory, _NativeMemory)
         anew = memory.policy is not None and memory.policy != policy
-        frame = self._frame(memory.block, reference, policy, anew=anew, bits=bit_map)
+        frame = self._frame(memory.block, reference, policy, anew=anew, bits=bit_map, timed=timed)
         output = self._run(frame, inputs)
         stats = frame.finish()[self._order]
         memory.policy = policy
-        reports = self._reports(stats)
-        return FrameRun(output, reports, self._cells(frame, inputs) if bit_map else None)
+        cells = self._cells(frame, inputs) if bit_map else None
+        return FrameRun(output, self._reports(stats), cells), frame
 
     def _refresh(self, inputs: Sequence[Tensor], memory: _NativeMemory, bit_map: bool) -> FrameRun:
         """A keyframe made of what differs from the state."""
@@ -173,6 +211,7 @@ class NativeExecutor:
         anew: bool = False,
         refresh: bool = False,
         bits: bool = False,
+        timed: bool = False,
     ) -> Any:
         return self._native.Frame(
             self._plan.program,
@@ -183,7 +222,7 @@ class NativeExecutor:
             look_everywhere=anew,
             refresh=refresh,
             bits=bits,
-            timed=False,
+            timed=timed,
             threads=torch.get_num_threads(),
             thresholds=[
                 0.0 if policy is None else policy.threshold_for(name) for name in self._plan.layers

@@ -13,11 +13,23 @@ from torch import nn
 
 from benchmarks.clips import load, moving_box
 from benchmarks.cpu import parser
-from benchmarks.figures import as_markdown, largest_passing, percentile, ratios, timing
+from benchmarks.efficiency import Convolution, Products
+from benchmarks.figures import (
+    as_markdown,
+    largest_passing,
+    percentile,
+    ratios,
+    straight_line,
+    timing,
+)
 from benchmarks.job import Job
+from benchmarks.linear import SHARES, replaced
 from benchmarks.subjects import Subject, batch_norm_folded
 from benchmarks.table import RUNS
+from resq_core.backends.native_executor import StepTime
+from resq_core.bops import LayerReport
 from resq_core.errors import InputError, OptionError
+from resq_core.linear_op import Kind, LinearOp
 
 
 @pytest.mark.parametrize(
@@ -102,6 +114,49 @@ def test_a_job_hands_over_frames_and_outputs(tmp_path: Path) -> None:
     )
 
 
+def test_efficiency_is_of_wide_layers_at_moderate_activity_weighted_by_macs() -> None:
+    x = torch.zeros(1, 64, 10, 10)
+    ops = {
+        "wide": LinearOp("wide", Kind.CONV2D, torch.zeros(64, 64, 1, 1)),
+        "wider": LinearOp("wider", Kind.CONV2D, torch.zeros(128, 64, 3, 3), padding="same"),
+        "thin": LinearOp("thin", Kind.CONV2D, torch.zeros(32, 64, 1, 1)),
+        "grouped": LinearOp("grouped", Kind.CONV2D, torch.zeros(64, 1, 3, 3), groups=64),
+        "linear": LinearOp("linear", Kind.LINEAR, torch.zeros(64, 64)),
+    }
+    found = {name: Convolution.of(op, x) for name, op in ops.items()}
+    layers = {name: shape for name, shape in found.items() if shape is not None}
+    assert sorted(layers) == ["wide", "wider"]
+    assert layers["wider"].padding == (1, 1)
+
+    products = Products(layers)
+    assert products.efficiency(lambda _: 1.0) is None
+    for share, seconds in ((0.04, 9.0), (0.1, 1.0), (0.3, 3.0), (0.31, 9.0)):
+        reports = [LayerReport(n, 1, 1, 0, 8.0, share, 0.0, share) for n in ops]
+        times = [StepTime(n, 2 * seconds, seconds, 10) for n in ("import", *ops)]
+        products.add(reports, times)
+    wide, wider = 64 * 64, 128 * 64 * 9  # MACs of a pixel; 20 pixels in 4 seconds of each
+    assert products.macs == {layers["wide"]: 20 * wide, layers["wider"]: 20 * wider}
+    eta = products.efficiency(lambda shape: 10.0 * shape.macs_per_pixel)
+    assert eta == pytest.approx(0.5)
+    weighted = products.efficiency(lambda shape: 5.0 * wide if shape == layers["wide"] else wider)
+    assert weighted == pytest.approx((wide * 1.0 + wider * 5.0) / (wide + wider))
+
+
+def test_the_line_through_points_on_a_line_is_that_line() -> None:
+    active = [0.0, 0.1, 0.5, 1.0]
+    exact = straight_line(active, [2 + 30 * x for x in active])
+    assert exact == pytest.approx({"intercept_ms": 2, "slope_ms": 30, "r2": 1})
+    assert straight_line([0, 1, 2, 3], [0, 1, 1, 0])["r2"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_a_share_of_the_picture_is_replaced_and_the_rest_stays(share: float) -> None:
+    picture = torch.zeros(1, 3, 90, 120)
+    changed = replaced(picture, torch.ones_like(picture), share) == 1
+    assert float(changed.float().mean()) == pytest.approx(share, abs=0.01)
+    assert not bool(picture.any())
+
+
 def test_controls_are_what_they_say() -> None:
     still = load("still", (64, 96), 3).pictures
     assert len(still) == 3
@@ -150,13 +205,12 @@ def test_joints_agree_within_a_twentieth_of_the_heatmap() -> None:
 
 
 def test_every_run_of_the_table_can_be_asked_for() -> None:
-    names = [run.name for run in RUNS]
     for run in RUNS:
-        arguments = parser().parse_args(
-            ["--model", run.model, "--size", run.size, "--clip", run.clip]
-        )
+        options = {"model": run.model, "size": run.size, "clip": run.clip, "period": run.period}
+        arguments = parser().parse_args([f"--{name}={value}" for name, value in options.items()])
         assert arguments.size == Subject(run.model, arguments.size).size
         assert run.found
-    assert names
+    runs = {(run.model, run.size, run.found, run.period) for run in RUNS}
+    assert len({run.name for run in RUNS}) == len(runs)
     with pytest.raises(OptionError, match="masks"):
         Subject("stm", (256, 256))

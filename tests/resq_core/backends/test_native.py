@@ -20,7 +20,9 @@ from torch import Tensor, nn
 import resq_core
 from resq_core import QuantizedModel
 from resq_core.backends.extension import ISAS, load_extension, native_status
+from resq_core.backends.native_executor import NativeExecutor
 from resq_core.errors import BackendError
+from resq_core.state import StreamState
 from resq_core.stream import StepResult, Stream
 from tests.resq_core.backends.drawn import (
     PAIRS,
@@ -281,6 +283,29 @@ def test_a_clip_of_other_size_in_between_changes_nothing(everything: QuantizedMo
     again = stream.step(small[:1], bit_map=True, layers=True)
     assert again.reason == "size_changed"
     assert_equal_bits(expected, [record(again), *play(stream, small[1:])])
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_a_timed_frame_is_the_same_frame(everything: QuantizedModel) -> None:
+    torch.set_num_threads(1)  # of several, one may find all products taken by the others
+    options = everything.stream().options
+    executor = everything.executor(moving_clip(1))
+    assert isinstance(executor, NativeExecutor)
+    frames = moving_clip(3).split(1)
+    states = [StreamState(), StreamState()]
+    for state in states:
+        executor.anchor(frames[:1], state, options.reference, False, False)
+    for frame in frames[1:]:
+        plain = executor.residual((frame,), states[0], options.reference, options.policy, False)
+        timed, times = executor.timed_residual(
+            (frame,), states[1], options.reference, options.policy
+        )
+        assert timed.layers == plain.layers
+        assert_equal_bits([leaves(plain.output)], [leaves(timed.output)])
+        assert all(0 <= step.product_seconds <= step.seconds for step in times)
+        computed = {step.name: step for step in times if step.pixels}
+        assert set(computed) == {r.name for r in plain.layers if r.active_fraction}
+        assert all(step.product_seconds > 0 for step in computed.values())
 
 
 @pytest.mark.usefixtures("restore_threads")
