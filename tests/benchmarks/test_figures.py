@@ -101,7 +101,19 @@ def test_the_summary_has_a_line_for_every_run_and_runtime() -> None:
 
 def test_a_job_hands_over_frames_and_outputs(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).standard_normal((3, 3, 4, 5)).astype(np.float32)
-    job = Job(str(tmp_path), "cache", (1, 3, 4, 5), 3, 2, 8, "tracking", None, None)
+    job = Job(
+        folder=str(tmp_path),
+        cache="cache",
+        shape=(1, 3, 4, 5),
+        frames=3,
+        threads=2,
+        period=8,
+        reference="tracking",
+        threshold=None,
+        factors={"first": 2.0},
+        max_active=1.0,
+        backend=None,
+    )
     job.write(frames)
     read = Job.read(str(tmp_path))
     assert read == job
