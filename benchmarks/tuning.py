@@ -39,7 +39,10 @@ class _Frames:
         self._shape = outputs[0].shape
         dense = open_stream(self._model, "resq_dense", job)
         self.measure_name = "miou" if known else "agreement_fp32"
-        self.baseline = self._score([first_output(dense.step(x)).numpy() for x in self._inputs])
+        frames = [first_output(dense.step(x)).numpy() for x in self._inputs]
+        self.baseline = self._score(frames)
+        held = [frames[i // job.period * job.period] for i in range(len(frames))]
+        self.hold_drop = self.baseline - self._score(held)
 
     def _score(self, outputs: Sequence[Any]) -> float:
         if self._labels is not None:
@@ -75,18 +78,25 @@ class _Frames:
 def tune(subject: Subject, clip: Clip, job: Job, drop: float) -> dict[str, Any]:
     """Fit factors on some periods, then find the largest threshold on the whole clip.
 
+    Where repeating the last keyframe's output keeps the tolerance as well, the fastest setting is
+    to compute nothing in between, which says nothing about a residual frame. The tolerance is then
+    half of what that loses.
+
     Args:
         drop: percentage points that ours may lose against `resq_dense`: of mIoU where labels are
             known, else of agreement with the float network.
 
     Returns:
         threshold; factors by layer; met, whether any threshold passed (if not, it is the smallest
-        one); measure; drop; baseline, what `resq_dense` scores; single, the best threshold
-        without factors; curve, what was tried on the whole clip.
+        one); measure; drop, the tolerance that was kept; hold_drop, what repeating loses;
+        baseline, what `resq_dense` scores; single, the best threshold without factors; curve,
+        what was tried on the whole clip.
     """
     torch.set_num_threads(1)  # its threads would spin in the way of ours between two frames
     precision = Precision.parse(PRECISION)
     whole = _Frames(subject, clip, job, range(job.frames))
+    if whole.hold_drop <= drop:
+        drop = max(whole.hold_drop, 0.0) / 2
     curve: list[dict[str, Any]] = []
 
     def largest(factors: Mapping[str, float]) -> Point | None:
@@ -125,6 +135,7 @@ def tune(subject: Subject, clip: Clip, job: Job, drop: float) -> dict[str, Any]:
         "met": best is not None,
         "measure": whole.measure_name,
         "drop": drop,
+        "hold_drop": whole.hold_drop,
         "baseline": whole.baseline,
         "single": single,
         "curve": sorted(curve, key=lambda point: (point["factors"], point["threshold"])),
