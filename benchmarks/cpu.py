@@ -32,9 +32,10 @@ What each figure is:
   all frames, 1 for free. The policy's threshold is the model's own unless it is given or tuned:
   --tune-drop POINTS fits factors by layer on six periods spread over the clip and then takes the
   largest threshold that loses so much on it, against `resq_dense`: of mIoU where the network knows
-  the clip's labels, else of agreement with the float network. int8 peers take their ranges from
-  the same clip. `hold_agreement_fp32` is of `resq_dense` whose outputs are repeated over each
-  period: what a stream gives that computes nothing between two keyframes.
+  the clip's labels, else of agreement with the float network; where repeating each keyframe's
+  output is within the tolerance too, half of what that loses (`tuning.hold_drop`), since computing
+  nothing would win there. int8 peers take their ranges from the same clip. `hold_agreement_fp32`
+  is of `resq_dense` whose outputs are repeated over each period.
 - of ours on one thread, from another pass over the clip once the turns are over, where the native
   backend runs it:
   o, bookkeeping: time of a residual frame that goes into anything but products (policy, lists of

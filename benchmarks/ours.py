@@ -19,7 +19,7 @@ from resq_core.bops import weighted_mean
 from resq_core.model import QuantizedModel
 from resq_core.stream import StepResult, Stream
 
-__all__ = ["FILE", "OURS", "Ours", "first_output", "open_stream"]
+__all__ = ["FILE", "OURS", "Ours", "first_output", "load", "open_stream"]
 
 FILE = "model.resq"
 OURS = ("resq_dense", "resq")
@@ -27,10 +27,15 @@ OURS = ("resq_dense", "resq")
 Array = NDArray[np.float32]
 
 
-def open_stream(model: QuantizedModel, runtime: str, job: Job) -> Stream:
-    """A stream of `resq_dense`, every frame a keyframe, or of `resq`."""
-    if runtime == "resq_dense":
-        return _dense(model).stream()
+def load(job: Job, runtime: str = "resq") -> QuantizedModel:
+    """The job's calibrated model, or the same as W8A8, every frame a keyframe: `resq_dense`."""
+    choice = {} if job.backend is None else {"backend": job.backend}
+    model = resq_core.load(Path(job.cache) / FILE, **choice)
+    return model.with_precision("W8A8") if runtime == "resq_dense" else model
+
+
+def open_stream(model: QuantizedModel, job: Job) -> Stream:
+    """A stream with the job's options."""
     return model.stream(
         period=job.period,
         reference=job.reference,
@@ -38,16 +43,6 @@ def open_stream(model: QuantizedModel, runtime: str, job: Job) -> Stream:
         factors=job.factors,
         max_active=job.max_active,
     )
-
-
-def _dense(model: QuantizedModel) -> QuantizedModel:
-    return model.with_precision("W8A8")
-
-
-def load(job: Job) -> QuantizedModel:
-    """The job's calibrated model."""
-    choice = {} if job.backend is None else {"backend": job.backend}
-    return resq_core.load(Path(job.cache) / FILE, **choice)
 
 
 def first_output(result: StepResult) -> Tensor:
@@ -62,13 +57,13 @@ class Ours:
     def __init__(self, job: Job, runtime: str) -> None:
         torch.set_num_threads(job.threads)
         self._job, self._runtime = job, runtime
-        self._model = load(job)
+        self._model = load(job, runtime)
         self._other: Stream | None = None
         self.restart()
 
     def restart(self) -> None:
         """Open a fresh stream: its next frame is a keyframe."""
-        self._stream = open_stream(self._model, self._runtime, self._job)
+        self._stream = open_stream(self._model, self._job)
         self._result: StepResult | None = None
 
     def __call__(self, frame: Array) -> Array:
@@ -80,7 +75,7 @@ class Ours:
     def warm(self, frame: Array) -> None:
         """Run a keyframe of another stream: wakes threads, leaves this stream as it is."""
         if self._other is None:
-            self._other = open_stream(self._model, self._runtime, self._job)
+            self._other = open_stream(self._model, self._job)
         self._other.step(torch.from_numpy(frame), anchor="warm_up")
 
     def facts(self) -> Mapping[str, Any]:
@@ -107,7 +102,7 @@ class Ours:
         options = self._stream.options
         found |= self._halo_growth()
         frames = [torch.from_numpy(self._job.frame(i)) for i in range(self._job.frames)]
-        return found | time_spent(self._model, _dense(self._model), options, frames)
+        return found | time_spent(self._model, load(self._job, "resq_dense"), options, frames)
 
     def _halo_growth(self) -> dict[str, Any]:
         """α: outputs that must be computed over inputs that changed, shares weighted by MACs.

@@ -37,7 +37,7 @@ class _Frames:
             outputs = [_first(network(x)).numpy() for x in self._inputs]
         self._float = subject.answers(outputs)
         self._shape = outputs[0].shape
-        dense = open_stream(self._model, "resq_dense", job)
+        dense = open_stream(load(job, "resq_dense"), job)
         self.measure_name = "miou" if known else "agreement_fp32"
         frames = [first_output(dense.step(x)).numpy() for x in self._inputs]
         self.baseline = self._score(frames)
