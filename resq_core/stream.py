@@ -26,6 +26,7 @@ MAX_PERIOD = 1_000_000
 
 _REFRESH_PAYS = 0.75  # active share up to which a keyframe made of what differs costs less
 _MOST_WITHOUT_REFRESH = 16  # keyframes
+_MOST_BUSY = 32  # keyframes in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class StreamOptions:
         reference: what a residual is taken against.
         policy: form, threshold, and factors on it by layer.
         max_active: a residual frame with a larger share of active outputs than this is followed
-            by a keyframe, and each one more in a row by twice as many, up to T; 0 to 1, and 1
+            by a keyframe, and each one more in a row by twice as many, up to 32; 0 to 1, and 1
             never. On a clock a residual frame of a picture that changes everywhere costs more
             than a keyframe; in bit operations it still costs less.
 
@@ -256,14 +257,17 @@ class Stream:
             self._state.residuals.waits()
         elif not self._precision.is_hold:
             paid = active <= self._options.max_active
-            self._state.residuals.note(paid, self._options.period)
+            self._state.residuals.note(paid, _MOST_BUSY)
 
     def _run(self, inputs: Sequence[Tensor], is_anchor: bool, bit_map: bool) -> FrameRun:
         state, runtime, options = self._state, self._runtime, self._options
         keeps = not self._precision.is_frame and not self._precision.is_hold
-        if is_anchor:
+        if is_anchor and state.residuals.left > 1:  # the next frame is a keyframe as well
+            run = runtime.run_anchor(inputs, StreamState(), None, False, bit_map)
+        elif is_anchor:
             reference = options.reference if keeps else None
-            refresh = state.memory is not None and not state.refreshes.waits()
+            still = state.memory is not None and state.residuals.left == 0
+            refresh = still and not state.refreshes.waits()
             run = runtime.run_anchor(inputs, state, reference, refresh, bit_map)
         elif keeps:
             run = runtime.run_residual(inputs, state, options.reference, options.policy, bit_map)
