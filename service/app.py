@@ -121,9 +121,10 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 async def _on_store(_: Request, error: Exception) -> Response:
     assert isinstance(error, StoreError)
+    _log.warning("%s", error)
     if error.full:
-        return _answer(Problem(507, "disk_full", str(error)))
-    return _answer(Problem(503, "store_unavailable", str(error), {"retry-after": "5"}))
+        return _answer(Problem(507, "disk_full", error.public))
+    return _answer(Problem(503, "store_unavailable", error.public, {"retry-after": "5"}))
 
 
 async def _on_http(_: Request, error: Exception) -> Response:

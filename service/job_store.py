@@ -61,10 +61,14 @@ _JOBS = Table(
 
 
 class StoreError(Exception):
-    """The store cannot be used; the message says why. `full`: its disk is."""
+    """The store cannot be used; the message tells the operator why.
 
-    def __init__(self, message: str, full: bool = False) -> None:
+    public: what clients may know, who are told no paths and hosts. full: its disk is.
+    """
+
+    def __init__(self, message: str, public: str | None = None, full: bool = False) -> None:
         super().__init__(message)
+        self.public = public or "the job store cannot be used; the server's log says why"
         self.full = full
 
 
@@ -211,9 +215,11 @@ class JobStore:
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # without the details
         state = getattr(cause, "sqlstate", None)
         if code == sqlite3.SQLITE_FULL or state == _PG_DISK_FULL:
-            return StoreError("the disk of the job store is full", full=True)
+            why = "the disk of the job store is full"
+            return StoreError(why, why, full=True)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or state == _PG_LOCKED:
-            return StoreError("another program keeps the job store locked; try again later")
+            why = "another program keeps the job store locked; try again later"
+            return StoreError(why, why)
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return self._damaged(str(cause))
         return StoreError(f"the job store {self._name} cannot be used: {cause}")

@@ -331,8 +331,11 @@ class Jobs:
         try:
             await asyncio.to_thread(self._store.save, job.record())
             await self._advance(job)
-        except (ClipError, EngineError, StoreError) as refused:
+        except (ClipError, EngineError) as refused:
             error = str(refused)
+        except StoreError as refused:
+            _log.warning("clip %s: %s", job.id, refused)
+            error = refused.public
         except asyncio.CancelledError:
             self._become(job, JobState.QUEUED)  # parked at its checkpoint
             await self._save(job)
