@@ -27,7 +27,9 @@ from service.decoder import ClipLimits, open_clip
 from service.encoder import VideoWriter
 from service.engine import Engine, StreamSpec
 from service.job_store import JobStore
+from service.jobs import Job
 from service.launch import launch
+from service.messages import PoseStart
 from service.server import Server, running
 from tests.service.conftest import SlowEngine, colour
 from tests.service.test_clips import clip_bytes, finished, post
@@ -309,3 +311,19 @@ def test_a_locked_store_costs_the_upload(
     other.execute("ROLLBACK")
     other.close()
     assert finished(address, post(address, clip_bytes(2)).json()["id"])["state"] == "done"
+
+
+def test_a_pose_goes_on_from_its_first_frame(
+    engine: SlowEngine, clip: Path, tmp_path: Path
+) -> None:
+    spec = StreamSpec("marker", period=3, pose=PoseStart(box=[2, 2, 40, 40], follow=True))
+    cut = ClipWork(engine, spec, clip, tmp_path / "cut", ClipLimits())
+    for _ in range(8):
+        cut.advance()
+    assert cut.checkpoint is None, "the crop after an anchor depends on what came before it"
+    cut.close()
+    job = Job("0123456789abcdef", spec, tmp_path / "cut", results=8)
+    again = Job.of(job.record(), job.folder)
+    assert again.spec == spec
+    again.cut_back()
+    assert (again.results, (tmp_path / "cut" / "results.ndjson").read_bytes()) == (0, b"")
