@@ -20,6 +20,7 @@ from resq_core.backends import serving_here
 from service.config import Config
 from service.engine import Engine
 from service.errors import PROBLEM_TYPE, Problem
+from service.job_store import JobStore, StoreError
 from service.jobs import Jobs
 from service.metrics import Metrics
 from service.registry import Registry
@@ -41,15 +42,22 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     Args:
         config: limits and defaults.
         engine: where frames are inferred.
+
+    Raises:
+        StoreError: see `JobStore`.
     """
+    url = config.database_url
+    store = JobStore(config.data_dir.resolve(), url.get_secret_value() if url else None)
     app = FastAPI(title="ResQ", lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.config, app.state.engine = config, engine
+    app.state.store = store
     app.add_middleware(SecurityHeaders)
     for router in (streams.router, clips.router, models.router, health.router):
         app.include_router(router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=_WEB))
     app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(StoreError, _on_store)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_failure)
@@ -65,10 +73,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     metrics.backend.labels(here.backend.split()[0], here.isa or "").set(1)
     with ThreadPoolExecutor(config.workers + 1, thread_name_prefix="resq-decode") as decoders:
         services = Services(config, engine, scheduler, decoders, metrics)
-        jobs = Jobs(config, engine, scheduler, metrics)
+        jobs = Jobs(config, engine, scheduler, metrics, app.state.store)
         context = Context(services, Registry(config.max_streams), jobs)
         app.state.context = context
-        jobs.start()
+        await jobs.start()
         warming = asyncio.create_task(_warm(context))
         try:
             yield
@@ -109,6 +117,14 @@ def _answer(problem: Problem) -> JSONResponse:
 async def _on_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return _answer(error)
+
+
+async def _on_store(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreError)
+    _log.warning("%s", error)
+    if error.full:
+        return _answer(Problem(507, "disk_full", error.public))
+    return _answer(Problem(503, "store_unavailable", error.public, {"retry-after": "5"}))
 
 
 async def _on_http(_: Request, error: Exception) -> Response:

@@ -21,6 +21,7 @@ from service.commands.world import world
 from service.config import ConfigError
 from service.decoder import ClipError
 from service.engine import EngineError
+from service.job_store import StoreError
 
 __all__ = ["app", "main"]
 
@@ -43,7 +44,7 @@ app.command("world")(world)
 app.add_typer(models, name="models")
 
 
-_MENDABLE = (ResqError, ClipError, ConfigError, EngineError, RemoteError, OSError)
+_MENDABLE = (ResqError, ClipError, ConfigError, EngineError, RemoteError, StoreError, OSError)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +15,131 @@ from PIL import Image
 
 from service.annotate import Prediction, annotate
 from service.decoder import ClipFrame, ClipLimits, open_clip
-from service.encoder import VideoWriter
+from service.durable import AppendFile, Mark, holds, put_in_place
+from service.encoder import BitstreamWriter, bitstream_to_mp4
 from service.engine import Engine, FrameError, StepOutput, StreamSpec, StreamTotals
 from service.pictures import Picture
 from service.results import pose_figures
 
-__all__ = ["ClipWork"]
+__all__ = ["REPORT", "Checkpoint", "ClipWork", "cut_back", "kept_size", "results_whole", "tidy"]
+
+REPORT = "report.json"
+_LINES, _BITSTREAM, _VIDEO = "results.ndjson", "annotated.h264", "annotated.mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a clip can go on: everything of the first `frames` frames is on the disk.
+
+    Attributes:
+        frames, results, drops: counts so far.
+        lines, bitstream: of the results, and of the annotated video.
+        canvas: (height, width) of that video, 0 before its first frame.
+        backend: of the last result.
+        seconds: worked so far.
+        totals: sums so far.
+    """
+
+    frames: int
+    results: int
+    drops: int
+    lines: Mark
+    bitstream: Mark
+    canvas: tuple[int, int]
+    backend: str | None
+    seconds: float
+    totals: StreamTotals
+
+
+_START = Checkpoint(
+    0, 0, 0, Mark(), Mark(), (0, 0), None, 0.0, StreamTotals(0, 0, 0, 0, 0, 0, 0.0, 0.0)
+)
+
+
+def cut_back(folder: Path, checkpoint: Checkpoint | None) -> None:
+    """Cut off what a job wrote after its checkpoint, None for all of it.
+
+    Raises:
+        DamagedError: the files do not hold what the checkpoint says.
+    """
+    start = checkpoint or _START
+    for name, mark in ((_LINES, start.lines), (_BITSTREAM, start.bitstream)):
+        if mark.size or (folder / name).exists():
+            AppendFile(folder / name, mark).close()
+
+
+def results_whole(folder: Path, checkpoint: Checkpoint) -> bool:
+    """Whether the results file still holds what it held at the checkpoint."""
+    return holds(folder / _LINES, checkpoint.lines)
+
+
+def kept_size(folder: Path) -> int:
+    """Bytes of the files that stay of a finished clip."""
+    names = (_LINES, _VIDEO, REPORT)
+    return sum((folder / name).stat().st_size for name in names if (folder / name).exists())
+
+
+def tidy(folder: Path) -> None:
+    """Remove what nobody needs once a clip is finished, well or badly."""
+    (folder / _BITSTREAM).unlink(missing_ok=True)
+    (folder / f"{_VIDEO}.part").unlink(missing_ok=True)
 
 
 class ClipWork:
-    """Blocking; one thread at a time. `advance` until it says False, then `close`.
+    """Blocking; one thread at a time.
+
+    `advance` until it says False, then `finish` and `close`; `tidy` the folder at last.
+
+    With a checkpoint it goes on there: the clip is decoded from its start, which keeps frames and
+    times what they were, but the first frame that is inferred is the checkpoint's, as an anchor
+    (`restart`).
 
     Args:
         engine: where the stream is opened.
         spec: the stream's options.
         source: the clip.
-        folder: gets `results.ndjson` and `annotated.mp4`.
+        folder: gets `results.ndjson`, and `annotated.mp4` at the end.
         limits: of the clip.
+        checkpoint: of an earlier run in this folder.
+
+    Attributes:
+        checkpoint: the newest one, taken where an anchor period has ended; None before the first.
+            Tasks whose predictions need more of the past than the anchor (a pose's crop, objects'
+            memory) have none before the end.
 
     Raises:
         EngineError: options that the engine refuses.
         ClipError: a file that is no usable clip; `advance` raises it too.
+        DamagedError: the folder does not hold what the checkpoint says.
+        OSError: by everything that writes: there is no room, for one.
     """
 
     def __init__(
-        self, engine: Engine, spec: StreamSpec, source: Path, folder: Path, limits: ClipLimits
+        self,
+        engine: Engine,
+        spec: StreamSpec,
+        source: Path,
+        folder: Path,
+        limits: ClipLimits,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self._card = engine.card(spec.model)
         self._started = time.perf_counter()
-        self._canvas = (0, 0)
-        self._video: VideoWriter | None = None
+        self._video: BitstreamWriter | None = None
         self._folder = folder
-        self.frames = self.results = self.drops = 0
-        self._backend: str | None = None
+        self.checkpoint = checkpoint
+        self._before = start = checkpoint or _START
+        self.frames, self.results, self.drops = start.frames, start.results, start.drops
+        self._backend, self._canvas = start.backend, start.canvas
         with ExitStack() as stack:
             self._stream = engine.open(spec)
             stack.callback(self._stream.close)
             self._clip = stack.enter_context(open_clip(source, limits))
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / "results.ndjson"
-            self._lines = stack.enter_context(path.open("w", encoding="utf-8", buffering=1))
+            self._lines = AppendFile(folder / _LINES, start.lines)
+            stack.callback(self._lines.close)
+            self._bitstream = AppendFile(folder / _BITSTREAM, start.bitstream)
+            stack.callback(self._bitstream.close)
             self._stack = stack.pop_all()
         self._frames: Iterator[ClipFrame] = iter(self._clip)
         options = self._stream.spec
@@ -61,42 +147,66 @@ class ClipWork:
 
     @property
     def totals(self) -> StreamTotals:
-        """The stream's sums so far."""
-        return self._stream.totals
+        """Sums so far, those before the checkpoint included."""
+        return _sum(self._before.totals, self._stream.totals)
 
     @property
     def fps(self) -> float:
-        """Results per second of wall time, decoding and writing included."""
-        return self.results / max(time.perf_counter() - self._started, 1e-9)
+        """Results per second of working time, decoding and writing included."""
+        return self.results / max(self._seconds, 1e-9)
 
     @property
     def expected(self) -> int:
         """Frames that the container claims, 0 where it says nothing."""
         return self._clip.frames
 
+    @property
+    def _seconds(self) -> float:
+        return self._before.seconds + time.perf_counter() - self._started
+
     def advance(self) -> bool:
-        """Do the next frame; False when there is none."""
+        """Do the next frame, or pass over one that is done already; False when there is none."""
         frame = next(self._frames, None)
         if frame is None:
             return False
-        self.frames += 1
-        start = time.perf_counter()
+        if frame.index < self._before.frames:
+            return True
+        start, totals = time.perf_counter(), self.totals
         try:
             out = self._stream.step(frame.image, True, False, None)
         except FrameError as error:
+            self.frames += 1
             self.drops += 1
             self._write({"index": frame.index, "pts_us": frame.pts_us, "drop": str(error)})
             return True
+        infer_ms = 1000 * (time.perf_counter() - start)
+        if out.anchor_reason == "first_frame" and self._before.frames:
+            out = replace(out, anchor_reason="restart")
+        elif out.is_anchor and self.frames and self._card.task == "segmentation":
+            self.checkpoint = self._mark(totals)
+        self.frames += 1
         self.results += 1
         self._backend = out.backend
-        self._write(_figures(frame, out, 1000 * (time.perf_counter() - start)))
+        self._write(_figures(frame, out, infer_ms))
         self._draw(frame.image, out)
         return True
 
-    def report(self) -> dict[str, Any]:
-        """Totals so far; `backend` is that of the last result, None without any."""
-        t, spec = self._stream.totals, self._stream.spec
-        seconds = time.perf_counter() - self._started
+    def finish(self) -> dict[str, Any]:
+        """Complete the files; the report. Call it after the last `advance`.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self.checkpoint = self._mark(self.totals)
+        bitstream, part = self._folder / _BITSTREAM, self._folder / f"{_VIDEO}.part"
+        if self._video is not None or self._before.bitstream.size:
+            bitstream_to_mp4(bitstream, part, self._clip.fps)
+            put_in_place(part, self._folder / _VIDEO)
+        return self._report()
+
+    def _report(self) -> dict[str, Any]:
+        """Totals; `backend` is that of the last result, None without any."""
+        t, spec = self.totals, self._stream.spec
         return {
             "model": spec.model,
             "precision": spec.precision,
@@ -116,24 +226,39 @@ class ClipWork:
             "bops_fp32": t.bops_fp32,
             "bop_saving": t.saving,
             "mean_bits": t.mean_bits,
-            "seconds": round(seconds, 3),
+            "seconds": round(self._seconds, 3),
             "fps": self.fps,
         }
 
     def close(self) -> None:
-        """Finish the files and free the stream; more calls do nothing."""
+        """Release the files and the stream; more calls do nothing."""
         self._stack.close()
 
+    def _mark(self, totals: StreamTotals) -> Checkpoint:
+        """The checkpoint behind the frames so far, whose sums are given."""
+        lines, bitstream = self._lines.sync(), self._bitstream.sync()
+        return Checkpoint(
+            self.frames,
+            self.results,
+            self.drops,
+            lines,
+            bitstream,
+            self._canvas,
+            self._backend,
+            self._seconds,
+            totals,
+        )
+
     def _write(self, line: dict[str, Any]) -> None:
-        self._lines.write(json.dumps(line) + "\n")
+        self._lines.append((json.dumps(line) + "\n").encode())
 
     def _draw(self, image: Picture, out: StepOutput) -> None:
         assert out.bit_map is not None
         picture = annotate(image, self._prediction(out), out.bit_map, out, self._title)
         if self._video is None:
-            path, size = self._folder / "annotated.mp4", (picture.shape[0], picture.shape[1])
-            self._video = self._stack.enter_context(VideoWriter(path, self._clip.fps, size))
-            self._canvas = size
+            if not any(self._canvas):
+                self._canvas = picture.shape[0], picture.shape[1]
+            self._video = BitstreamWriter(self._bitstream.append, self._clip.fps, self._canvas)
         if picture.shape[:2] != self._canvas:  # the clip changed its size; a video has one
             height, width = self._canvas
             picture = np.asarray(Image.fromarray(picture).resize((width, height)))
@@ -148,6 +273,23 @@ class ClipWork:
             keypoints=() if out.pose is None else out.pose.keypoints.tolist(),
             skeleton=joints.skeleton if joints else (),
         )
+
+
+def _sum(a: StreamTotals, b: StreamTotals) -> StreamTotals:
+    """The sums of two stretches of one stream."""
+    frames, w8a8 = a.frames + b.frames, a.bops_w8a8 + b.bops_w8a8
+    bops, policy_bops = a.bops + b.bops, a.policy_bops + b.policy_bops
+    bits = a.mean_bits * a.frames + b.mean_bits * b.frames
+    return StreamTotals(
+        frames=frames,
+        anchors=a.anchors + b.anchors,
+        bops=bops,
+        policy_bops=policy_bops,
+        bops_w8a8=w8a8,
+        bops_fp32=a.bops_fp32 + b.bops_fp32,
+        saving=1.0 - (bops + policy_bops) / w8a8 if w8a8 else 0.0,
+        mean_bits=bits / frames if frames else 0.0,
+    )
 
 
 def _figures(frame: ClipFrame, out: StepOutput, infer_ms: float) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from resq_core.backends import Backend
@@ -37,6 +37,11 @@ class Config(BaseSettings):
             see `resq_core.stream.StreamOptions`; None takes the model's own.
         max_clips_waiting: jobs that may wait for their turn.
         max_clips_kept: finished jobs whose files are kept; the oldest goes first.
+        clips_max_age: how long a finished job and its files are kept.
+        clips_max_bytes: what the files of finished jobs may take together; the oldest goes first,
+            the newest stays.
+        database_url: where jobs are remembered, see `service/job_store.py`; None takes a SQLite
+            file in data_dir.
     """
 
     model_config = SettingsConfigDict(env_prefix="RESQ_", frozen=True, protected_namespaces=())
@@ -67,6 +72,9 @@ class Config(BaseSettings):
     max_clip_frames: Annotated[int, Field(ge=1, le=10_000_000)] = 36_000
     max_clips_waiting: Annotated[int, Field(ge=1, le=10_000)] = 16
     max_clips_kept: Annotated[int, Field(ge=1, le=100_000)] = 100
+    clips_max_age: Annotated[float, Field(gt=0, le=3650 * 86_400)] = 30 * 86_400
+    clips_max_bytes: Annotated[int, Field(ge=1024, le=1 << 50)] = 32 << 30
+    database_url: SecretStr | None = None
 
     @property
     def workers(self) -> int:

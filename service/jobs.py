@@ -1,4 +1,7 @@
-"""Uploaded clips: a bounded queue of jobs, worked off one after another below live streams."""
+"""Uploaded clips: a bounded queue of jobs, worked off one after another below live streams.
+
+What the store remembers, a server that starts goes on with.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,19 @@ import re
 import secrets
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from service.clip_work import ClipWork
+from pydantic import TypeAdapter
+
+from service.clip_work import REPORT, Checkpoint, ClipWork, cut_back, kept_size, results_whole, tidy
 from service.config import Config
 from service.decoder import ClipError, ClipLimits
+from service.durable import DamagedError, disk_full, put_in_place, write_in_place
 from service.engine import Engine, EngineError, StreamSpec
+from service.job_store import JobStore, Record, StoreError
 from service.metrics import Metrics
 from service.pictures import Limits
 from service.scheduler import Priority, Scheduler
@@ -27,6 +34,9 @@ __all__ = ["Job", "JobState", "Jobs", "JobsFullError"]
 
 _log = logging.getLogger("resq.jobs")
 _ID = re.compile(r"[0-9a-f]{16}")
+_SPEC, _CHECKPOINT = TypeAdapter(StreamSpec), TypeAdapter(Checkpoint)
+_MAX_INTERRUPTIONS = 3
+_RETRY_SECONDS = 2.0  # for what the store or the disk refused
 
 
 class JobState(StrEnum):
@@ -60,8 +70,50 @@ class Job:
     error: str | None = None
     results: int = 0
     expected: int = 0
+    ended: float | None = None
+    size: int = 0
+    checkpoint: Checkpoint | None = None
+    interruptions: int = 0
+    interrupted_at: int = 0
     cancelled: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, record: Record, folder: Path) -> Job:
+        """A job as the store remembers it."""
+        saved = record.checkpoint
+        return cls(
+            record.id,
+            _SPEC.validate_json(record.spec),
+            folder,
+            record.created,
+            JobState(record.state),
+            record.error,
+            record.results,
+            record.expected,
+            record.ended,
+            record.size,
+            None if saved is None else _CHECKPOINT.validate_json(saved),
+            record.interruptions,
+            record.interrupted_at,
+        )
+
+    def record(self) -> Record:
+        """What the store shall remember."""
+        return Record(
+            self.id,
+            self.created,
+            self.ended,
+            self.state,
+            self.error,
+            _SPEC.dump_json(self.spec).decode(),
+            self.results,
+            self.expected,
+            self.size,
+            None if self.checkpoint is None else _CHECKPOINT.dump_json(self.checkpoint).decode(),
+            self.interruptions,
+            self.interrupted_at,
+        )
 
     @property
     def finished(self) -> bool:
@@ -69,9 +121,50 @@ class Job:
         return self.state in _FINISHED
 
     @property
+    def part(self) -> Path:
+        """Where the upload is written to."""
+        return self.folder / "clip.part"
+
+    @property
     def upload(self) -> Path:
-        """Where the clip is written to."""
+        """The whole clip."""
         return self.folder / "clip"
+
+    def interrupted(self) -> None:
+        """A server died while it worked on this job: queue it again, unless that is no use."""
+        frame = self.checkpoint.frames if self.checkpoint else 0
+        same = self.interruptions and self.interrupted_at == frame
+        self.interruptions = self.interruptions + 1 if same else 1
+        self.interrupted_at = frame
+        self.state = JobState.QUEUED
+        if self.interruptions >= _MAX_INTERRUPTIONS:
+            self.state, self.ended = JobState.FAILED, time.time()
+            self.error = (
+                f"the server died {self.interruptions} times in a row on the frames from {frame} "
+                "on; the clip is not tried again"
+            )
+
+    def cut_back(self) -> None:
+        """Bring the files to the checkpoint; to the start where they do not hold it any more."""
+        try:
+            cut_back(self.folder, self.checkpoint)
+        except DamagedError as error:
+            _log.warning("clip %s starts again from its first frame: %s", self.id, error)
+            self.checkpoint = None
+            cut_back(self.folder, None)
+        self.results = self.checkpoint.results if self.checkpoint else 0
+
+    def results_whole(self) -> bool:
+        """Whether the results are what they were when the job was done; true before."""
+        if self.state is not JobState.DONE or self.checkpoint is None:
+            return True
+        return results_whole(self.folder, self.checkpoint)
+
+    def tidy(self) -> None:
+        """Remove what only unfinished jobs need."""
+        for path in (self.part, self.upload):
+            path.unlink(missing_ok=True)
+        tidy(self.folder)
 
     def describe(self) -> dict[str, Any]:
         """Facts for people and programs; `progress` is 0 to 1, or null where it is not known."""
@@ -96,9 +189,16 @@ class Jobs:
     """The table of jobs. The event loop owns it."""
 
     def __init__(
-        self, config: Config, engine: Engine, scheduler: Scheduler, metrics: Metrics
+        self,
+        config: Config,
+        engine: Engine,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        store: JobStore,
     ) -> None:
         self._config, self._engine, self._metrics = config, engine, metrics
+        self._store = store
+        self._unsaved: set[Job] = set()
         self._folder = config.data_dir.resolve() / "clips"
         self._lane = scheduler.lane(Priority.CLIP)
         self._jobs: dict[str, Job] = {}
@@ -111,19 +211,41 @@ class Jobs:
             frame=Limits(max_pixels=config.max_pixels),
         )
 
-    def start(self) -> None:
-        """Begin to work; what an earlier server left behind has no job any more and goes."""
-        for folder in self._folder.glob("*"):
-            if _ID.fullmatch(folder.name) and folder.is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
+    async def start(self) -> None:
+        """Take up what an earlier server left, and begin to work. StoreError if it is unusable."""
+        for job in await asyncio.to_thread(self._recover):
+            self._jobs[job.id] = job
+        self._count()
         self._runner = asyncio.create_task(self._work())
 
+    def _recover(self) -> list[Job]:
+        jobs = [Job.of(record, self._folder / record.id) for record in self._store.load()]
+        known = {job.id for job in jobs}
+        for folder in self._folder.glob("*"):
+            if _ID.fullmatch(folder.name) and folder.is_dir() and folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)  # an upload that was cut off
+        for job in jobs:
+            if job.state is JobState.RUNNING:
+                job.interrupted()
+            if job.finished:
+                job.tidy()
+            else:
+                job.folder.mkdir(parents=True, exist_ok=True)
+                job.cut_back()
+            try:
+                self._store.save(job.record())
+            except StoreError as error:
+                _log.warning("clip %s: %s", job.id, error)
+                self._unsaved.add(job)
+        return jobs
+
     async def close(self) -> None:
-        """Stop after the frame at hand."""
+        """Stop after the frame at hand; the job at hand is parked."""
         if self._runner is not None:
             self._runner.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._runner
+        await asyncio.to_thread(self._store.close)
 
     def all(self) -> list[Job]:
         """Every job, oldest first."""
@@ -154,18 +276,39 @@ class Jobs:
         self._count()
         return job
 
-    def submit(self, job: Job) -> None:
-        """The upload is complete."""
+    async def submit(self, job: Job) -> None:
+        """The upload is complete: it is put in place, and the job in the queue.
+
+        Raises:
+            StoreError: the job cannot be remembered; it is not queued.
+            OSError: the disk is full, for one.
+        """
+        await asyncio.to_thread(put_in_place, job.part, job.upload)
+        queued = replace(job.record(), state=JobState.QUEUED)
+        await asyncio.to_thread(self._store.save, queued)
         self._become(job, JobState.QUEUED)
         self._wake.set()
 
     async def delete(self, job: Job) -> None:
-        """Stop the job if it runs, and remove its files."""
+        """Stop the job if it runs, and remove everything of it.
+
+        Raises:
+            StoreError: it cannot be forgotten; the job stays, cancelled.
+        """
         job.cancelled = True
         while job.state is JobState.RUNNING:
             await job.changed.wait()
+        uploading = job.state is JobState.UPLOADING
         if not job.finished:
+            job.ended = time.time()
             self._become(job, JobState.CANCELLED)
+            self._unsaved.add(job)
+        try:
+            await asyncio.to_thread(self._store.delete, job.id)
+        except StoreError:
+            if not uploading:
+                raise
+        self._unsaved.discard(job)
         self._jobs.pop(job.id, None)
         self._count()
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
@@ -173,51 +316,118 @@ class Jobs:
     async def _work(self) -> None:
         while True:
             self._wake.clear()
+            await self._save_rest()
+            await self._retain()
             waiting = [job for job in self._jobs.values() if job.state is JobState.QUEUED]
-            if not waiting:
-                await self._wake.wait()
+            if waiting:
+                await self._run(waiting[0])
                 continue
-            await self._run(waiting[0])
-            await self._forget_oldest()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._seconds_idle())
 
     async def _run(self, job: Job) -> None:
+        error: str | None = None
         self._become(job, JobState.RUNNING)
         try:
+            await asyncio.to_thread(self._store.save, job.record())
             await self._advance(job)
-        except (ClipError, EngineError) as error:
-            job.error = str(error)
-            self._become(job, JobState.FAILED)
-        except Exception:
-            _log.exception("clip %s failed", job.id)
-            job.error = "the server failed on this clip; its log says more"
-            self._become(job, JobState.FAILED)
+        except (ClipError, EngineError) as refused:
+            error = str(refused)
+        except StoreError as refused:
+            _log.warning("clip %s: %s", job.id, refused)
+            error = refused.public
         except asyncio.CancelledError:
-            self._become(job, JobState.CANCELLED)
+            self._become(job, JobState.QUEUED)  # parked at its checkpoint
+            await self._save(job)
             raise
-        else:
-            self._become(job, JobState.CANCELLED if job.cancelled else JobState.DONE)
-        finally:
-            job.upload.unlink(missing_ok=True)
+        except Exception as failure:
+            _log.exception("clip %s failed", job.id)
+            error = "the server failed on this clip; its log says more"
+            if isinstance(failure, OSError) and disk_full(failure):
+                error = f"the disk of the server is full ({failure.strerror})"
+        await self._end(job, error)
+
+    async def _end(self, job: Job, error: str | None) -> None:
+        state = JobState.FAILED if error else JobState.DONE
+        if job.cancelled:
+            state = JobState.CANCELLED
+        job.error, job.ended = error, time.time()
+        job.size = await asyncio.to_thread(kept_size, job.folder)
+        if state is not JobState.DONE:  # make room first: the store may need it
+            await asyncio.to_thread(job.tidy)
+        if await self._save(job, state):
+            await asyncio.to_thread(job.tidy)
+        self._become(job, state)
 
     async def _advance(self, job: Job) -> None:
         work = await self._lane.run(
-            lambda: ClipWork(self._engine, job.spec, job.upload, job.folder, self._limits)
+            lambda: ClipWork(
+                self._engine, job.spec, job.upload, job.folder, self._limits, job.checkpoint
+            )
         )
         try:
             job.expected = work.expected
             while not job.cancelled and await self._lane.run(work.advance):
                 job.results = work.results
+                if work.checkpoint is not job.checkpoint:
+                    job.checkpoint = work.checkpoint
+                    await asyncio.to_thread(self._store.save, job.record())
                 job.notify()
-            report = work.report()
+            if not job.cancelled:
+                report = await self._lane.run(work.finish)
+                await asyncio.to_thread(write_in_place, job.folder / REPORT, json.dumps(report))
+                job.checkpoint = work.checkpoint
         finally:
             await self._lane.idle()
             await asyncio.shield(asyncio.to_thread(work.close))
-        (job.folder / "report.json").write_text(json.dumps(report), "utf-8")
 
-    async def _forget_oldest(self) -> None:
-        finished = [job for job in self._jobs.values() if job.finished]
-        for job in finished[: max(0, len(finished) - self._config.max_clips_kept)]:
-            await self.delete(job)
+    async def _save(self, job: Job, state: JobState | None = None) -> bool:
+        """Remember a job, in a state that it is about to get; where that fails, later again."""
+        record = replace(job.record(), state=state or job.state)
+        try:
+            await asyncio.to_thread(self._store.save, record)
+            if job.id not in self._jobs:  # deleted meanwhile
+                await asyncio.to_thread(self._store.delete, job.id)
+        except StoreError as error:
+            _log.warning("clip %s: %s", job.id, error)
+            self._unsaved.add(job)
+            return False
+        self._unsaved.discard(job)
+        return True
+
+    async def _save_rest(self) -> None:
+        for job in list(self._unsaved):
+            if not await self._save(job):
+                return
+            if job.finished:
+                await asyncio.to_thread(job.tidy)
+
+    async def _retain(self) -> None:
+        """Delete finished jobs, the oldest first, that are too old, too many or too big."""
+        config, now = self._config, time.time()
+        finished = sorted((job for job in self._jobs.values() if job.finished), key=_ended)
+        size = sum(job.size for job in finished)
+        for place, job in enumerate(finished):
+            too_old = now - _ended(job) >= config.clips_max_age
+            too_many = len(finished) - place > config.max_clips_kept
+            too_big = size > config.clips_max_bytes and job is not finished[-1]
+            if not (too_old or too_many or too_big):
+                continue
+            size -= job.size
+            try:
+                await self.delete(job)
+            except StoreError as error:
+                _log.warning("clip %s is kept: %s", job.id, error)
+                return
+
+    def _seconds_idle(self) -> float:
+        """How long nothing has to be looked after unless a job comes."""
+        if self._unsaved:
+            return _RETRY_SECONDS
+        oldest = min((_ended(job) for job in self._jobs.values() if job.finished), default=None)
+        age = self._config.clips_max_age
+        left = age if oldest is None else oldest + age - time.time()
+        return min(max(left, _RETRY_SECONDS), 3600.0)
 
     def _become(self, job: Job, state: JobState) -> None:
         job.state = state
@@ -228,3 +438,7 @@ class Jobs:
         states = [job.state for job in self._jobs.values()]
         for state in JobState:
             self._metrics.clips.labels(state.value).set(states.count(state))
+
+
+def _ended(job: Job) -> float:
+    return job.ended or job.created

@@ -47,6 +47,9 @@ RULES = {
         uses(p, "fastapi", "starlette")
         and not inside(p, "service/app.py", "service/routes/", "service/security.py")
     ),
+    "only the job store imports SQLAlchemy": lambda p: (
+        uses(p, "sqlalchemy") and not inside(p, "service/job_store.py")
+    ),
     "models, tasks and evaluation know nothing of quantization": lambda p: (
         inside(p, "resq_core/models/", "resq_core/tasks/", "resq_core/evaluation/")
         and uses(p, *QUANTIZATION)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from resq_core.backends import Backend
 from resq_core.errors import OptionError
-from service.clip_work import ClipWork
+from service.clip_work import ClipWork, tidy
 from service.config import load_config
 from service.decoder import ClipLimits
 from service.engine import StreamSpec
@@ -60,7 +60,8 @@ def run(
         while work.frames != max_frames and work.advance():
             text = f"{work.fps:.1f} fps, saving {work.totals.saving:.0%}"
             bar.update(line, advance=1, description=text)
-        report = work.report()
+        report = work.finish()
+    tidy(out)
     if report["damaged_packets"]:
         errors.print(f"{report['damaged_packets']} damaged packets in {clip.name} gave no picture")
     if as_json:

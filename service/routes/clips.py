@@ -16,6 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.types import Message
 
 from resq_core.errors import OptionError
+from service.durable import disk_full
 from service.engine import EngineError, StreamSpec
 from service.errors import Problem
 from service.jobs import Job, JobsFullError, JobState
@@ -64,17 +65,19 @@ async def post_clip(
     except JobsFullError as error:
         raise Problem(503, "full", str(error), {"retry-after": "10"}) from error
     try:
-        masks = await _store(request, job.upload, config.max_clip_bytes)
+        masks = await _store(request, job.part, config.max_clip_bytes)
         if follows:
             job.spec = replace(spec, vos=VosStart(png=masks))
             await _check_options(here, job.spec)
-    except EngineError as error:
+        await here.jobs.submit(job)
+    except BaseException as error:
         await asyncio.shield(here.jobs.delete(job))
-        raise _bad_options(error) from error
-    except BaseException:
-        await asyncio.shield(here.jobs.delete(job))
+        if isinstance(error, EngineError):
+            raise _bad_options(error) from error
+        if isinstance(error, OSError) and disk_full(error):
+            detail = f"the clip does not fit on the disk of the server ({error.strerror})"
+            raise Problem(507, "disk_full", detail) from error
         raise
-    here.jobs.submit(job)
     return JSONResponse(job.describe(), 202, {"location": f"/v1/clips/{job.id}"})
 
 
@@ -105,6 +108,8 @@ async def get_results(
 ) -> StreamingResponse:
     """Results as NDJSON, a line per frame; with `follow` until the job is finished."""
     job = _find(here, name)
+    if not await asyncio.to_thread(job.results_whole):
+        raise Problem(500, "damaged", "the results of this clip are damaged on the disk")
     return StreamingResponse(_lines(job, follow), media_type="application/x-ndjson")
 
 

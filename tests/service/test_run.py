@@ -58,6 +58,7 @@ def test_run_writes_a_result_for_every_frame(clip: Path, tmp_path: Path) -> None
     ]
     spent = sum(line["bops"]["frame"] + line["bops"]["policy"] for line in lines)
     assert summary["bop_saving"] == pytest.approx(1 - spent / sum(x["bops"]["w8a8"] for x in lines))
+    assert {path.name for path in out.iterdir()} == {"annotated.mp4", "results.ndjson"}
     with open_clip(out / "annotated.mp4") as video:
         pictures = [frame.image for frame in video]
     assert len(pictures) == 10

@@ -52,9 +52,10 @@ def test_a_default_model_that_cannot_be_used_is_never_ready(
     assert "the default model cannot be used" in caplog.text
 
 
-async def test_a_server_that_stops_says_so(serve: Serve, quantized: QuantizedModel) -> None:
+async def test_a_server_that_stops_says_so(quantized: QuantizedModel, tmp_path: Path) -> None:
     engine = SlowEngine(quantized, seconds=0.2)
-    server = Server(Config(model="tiny", threads=1), engine, log_level="warning")
+    config = Config(model="tiny", threads=1, data_dir=tmp_path)
+    server = Server(config, engine, log_level="warning")
     manager = running(server)
     address = manager.__enter__()
     async with raw(address, {"type": "stream.start", "mode": "lossless"}) as socket:
@@ -72,9 +73,12 @@ async def test_a_server_that_stops_says_so(serve: Serve, quantized: QuantizedMod
     assert engine.held == 0
 
 
-def test_a_clip_in_the_works_does_not_hold_up_the_end(quantized: QuantizedModel) -> None:
+def test_a_clip_in_the_works_does_not_hold_up_the_end(
+    quantized: QuantizedModel, tmp_path: Path
+) -> None:
     engine = SlowEngine(quantized, seconds=0.1)
-    with running(Server(Config(model="tiny", threads=1), engine, log_level="warning")) as address:
+    config = Config(model="tiny", threads=1, data_dir=tmp_path)
+    with running(Server(config, engine, log_level="warning")) as address:
         post(address, clip_bytes(100))
         time.sleep(0.5)
         start = time.perf_counter()
@@ -143,7 +147,7 @@ def test_settings_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_config(port=8002).port == 8002
 
 
-def test_what_an_earlier_server_left_is_cleared(serve: Serve, tmp_path: Path) -> None:
+def test_an_upload_that_an_earlier_server_left_is_cleared(serve: Serve, tmp_path: Path) -> None:
     leftover = tmp_path / "data" / "clips" / "0123456789abcdef"
     foreign = tmp_path / "data" / "clips" / "holiday"
     for folder in (leftover, foreign):
