@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from resq_core.backends import serving_here
+from service.access import Access
 from service.config import Config
 from service.engine import Engine
 from service.errors import PROBLEM_TYPE, Problem
@@ -26,7 +27,7 @@ from service.registry import Registry
 from service.routes import clips, health, models, streams
 from service.routes.context import Context
 from service.scheduler import Scheduler
-from service.security import SecurityHeaders
+from service.security import Guard, SecurityHeaders
 from service.services import Services
 
 __all__ = ["create_app"]
@@ -41,10 +42,15 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     Args:
         config: limits and defaults.
         engine: where frames are inferred.
+
+    Raises:
+        ConfigError: see `Access`.
     """
+    access = Access(config)
     app = FastAPI(title="ResQ", lifespan=_lifespan, docs_url=None, redoc_url=None)
-    app.state.config, app.state.engine = config, engine
-    app.add_middleware(SecurityHeaders)
+    app.state.config, app.state.engine, app.state.access = config, engine, access
+    app.add_middleware(Guard, access=access)
+    app.add_middleware(SecurityHeaders)  # around the guard: refusals carry them as well
     for router in (streams.router, clips.router, models.router, health.router):
         app.include_router(router)
     app.add_api_route("/", _page, include_in_schema=False)
@@ -66,7 +72,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with ThreadPoolExecutor(config.workers + 1, thread_name_prefix="resq-decode") as decoders:
         services = Services(config, engine, scheduler, decoders, metrics)
         jobs = Jobs(config, engine, scheduler, metrics)
-        context = Context(services, Registry(config.max_streams), jobs)
+        registry = Registry(config.max_streams, config.streams_per_client)
+        context = Context(services, registry, jobs, app.state.access)
         app.state.context = context
         jobs.start()
         warming = asyncio.create_task(_warm(context))
