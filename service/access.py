@@ -241,5 +241,5 @@ def _network(address: str) -> str:
     except ValueError:
         return f"address {address[:64]}"
     if isinstance(found, ipaddress.IPv6Address):
-        found = found.ipv4_mapped or ipaddress.ip_network((int(found) >> 64 << 64, 64))[0]
+        found = found.ipv4_mapped or ipaddress.IPv6Address(int(found) >> 64 << 64)
     return f"address {found}"

@@ -38,8 +38,9 @@ class Rate:
 
     def wait(self, caller: str, count: float = 1.0) -> float:
         """Seconds until `count` can be taken, 0 if now; what never fits waits a whole refill."""
-        missing = min(count - self._level(caller), self._amount)
-        return max(0.0, missing * self._seconds / self._amount)
+        if count > self._amount:
+            return self._seconds
+        return max(0.0, count - self._level(caller)) * self._seconds / self._amount
 
     def take(self, caller: str, count: float = 1.0) -> float:
         """Take `count` if it is there; returns the seconds to wait, 0 if it was taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import subprocess
@@ -109,6 +110,7 @@ def test_a_file_that_cannot_be_trusted_lets_nobody_in(
     path = tmp_path / FILE
     path.rename(tmp_path / "aside")
     path.write_bytes((tmp_path / "aside").read_bytes())  # another inode: it has changed for certain
+    path.chmod(0o600)
     spoil(path)
     assert store.find(token) is None
     assert store.needed
@@ -130,7 +132,7 @@ def test_commands_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
         (("add", "deadbeef", "--scope", "stream"), "look like an id"),
         (("add", "taken", "--scope", "stream"), "expected another"),
         (("add", "new"), "Missing option '--scope'"),
-        (("add", "new", "--scope", "all"), "'stream', 'clips', 'admin'"),
+        (("add", "new", "--scope", "all"), "'all' is not one of"),
         (("revoke", "nobody"), "no key in use"),
     ],
 )
@@ -154,13 +156,15 @@ def test_mistakes(tmp_path: Path, arguments: tuple[str, ...], words: str) -> Non
 def test_a_server_that_would_be_open_to_all_does_not_start(
     tmp_path: Path, host: str, settings: dict[str, str], words: str
 ) -> None:
-    code = (
-        "import os, sys; os.environ.update(eval(sys.argv.pop())); "
-        "from service.cli import main; main()"
+    code = "from service.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", "--host", host],
+        env=os.environ | {"RESQ_DATA_DIR": str(tmp_path)} | settings,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
-    given = {"RESQ_DATA_DIR": str(tmp_path)} | settings
-    arguments = [sys.executable, "-c", code, "serve", "--host", host, "--port", "0", repr(given)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: RESQ_")
     assert words in done.stderr
