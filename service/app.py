@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from resq_core.backends import serving_here
+from service.access import Access
 from service.config import Config
 from service.engine import Engine
 from service.errors import PROBLEM_TYPE, Problem
@@ -27,7 +28,7 @@ from service.registry import Registry
 from service.routes import clips, health, models, streams
 from service.routes.context import Context
 from service.scheduler import Scheduler
-from service.security import SecurityHeaders
+from service.security import Guard, SecurityHeaders
 from service.services import Services
 
 __all__ = ["create_app"]
@@ -45,13 +46,16 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
 
     Raises:
         StoreError: see `JobStore`.
+        ConfigError: see `Access`.
     """
+    access = Access(config)
     url = config.database_url
     store = JobStore(config.data_dir.resolve(), url.get_secret_value() if url else None)
     app = FastAPI(title="ResQ", lifespan=_lifespan, docs_url=None, redoc_url=None)
-    app.state.config, app.state.engine = config, engine
+    app.state.config, app.state.engine, app.state.access = config, engine, access
     app.state.store = store
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Guard, access=access)
+    app.add_middleware(SecurityHeaders)  # around the guard: refusals carry them as well
     for router in (streams.router, clips.router, models.router, health.router):
         app.include_router(router)
     app.add_api_route("/", _page, include_in_schema=False)
@@ -74,7 +78,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with ThreadPoolExecutor(config.workers + 1, thread_name_prefix="resq-decode") as decoders:
         services = Services(config, engine, scheduler, decoders, metrics)
         jobs = Jobs(config, engine, scheduler, metrics, app.state.store)
-        context = Context(services, Registry(config.max_streams), jobs)
+        registry = Registry(config.max_streams, config.streams_per_client)
+        context = Context(services, registry, jobs, app.state.access)
         app.state.context = context
         await jobs.start()
         warming = asyncio.create_task(_warm(context))

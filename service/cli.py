@@ -13,6 +13,7 @@ from service.commands.calibrate import calibrate
 from service.commands.demo import demo
 from service.commands.doctor import doctor
 from service.commands.evaluate import evaluate
+from service.commands.keys import keys
 from service.commands.models import models
 from service.commands.run import run
 from service.commands.serve import serve
@@ -41,6 +42,7 @@ app.command("run")(run)
 app.command("serve")(serve)
 app.command("tune")(tune)
 app.command("world")(world)
+app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 
 

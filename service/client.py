@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -140,20 +141,25 @@ class ClientStream:
 
 
 @asynccontextmanager
-async def connect(url: str, options: StreamStart) -> AsyncIterator[ClientStream]:
+async def connect(
+    url: str, options: StreamStart, key: str | None = None
+) -> AsyncIterator[ClientStream]:
     """Open a stream on a server.
 
     Args:
         url: of the server, `http://host:port` or `ws://host:port`.
         options: of the stream.
+        key: an API key with the scope `stream`; None takes RESQ_KEY, and none where that is unset.
 
     Raises:
-        RemoteError: the server refused the options.
+        RemoteError: the server refused the key or the options.
         OSError: nothing answers at the address.
     """
     base = url.rstrip("/").replace("http", "ws", 1) if url.startswith("http") else url.rstrip("/")
+    key = key or os.environ.get("RESQ_KEY")
     async with connect_websocket(
         f"{base}/v1/streams",
+        additional_headers={"Authorization": f"Bearer {key}"} if key else None,
         subprotocols=[Subprotocol(SUBPROTOCOL)],
         compression=None,
         max_size=_MAX_ANSWER,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resq_core.backends import Backend
 from resq_core.backends.machine import usable_cores
@@ -18,6 +19,18 @@ _MIB = 1 << 20
 
 class ConfigError(ValueError):
     """Settings that do not make sense; the message lists every one of them."""
+
+
+def _origins(value: object) -> object:
+    """`https://a.example, http://b.example:8080` as a browser would write each."""
+    if not isinstance(value, str):
+        return value
+    found = [part.strip().rstrip("/").lower() for part in value.split(",") if part.strip()]
+    for origin in found:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
+            raise ValueError(f"{origin!r} is no origin; expected scheme://host or with :port")
+    return tuple(found)
 
 
 class Config(BaseSettings):
@@ -42,6 +55,14 @@ class Config(BaseSettings):
             the newest stays.
         database_url: where jobs are remembered, see `service/job_store.py`; None takes a SQLite
             file in data_dir.
+        require_keys: callers need a key even where none was made yet; see `service/access.py`.
+        insecure: listen beyond this machine without any key.
+        metrics_open: `/metrics` needs no key.
+        allowed_origins: of pages besides our own that may open streams, separated by commas.
+        requests_per_minute, streams_per_minute, upload_bytes_per_day: of one client, which is a
+            key, or an address where there are no keys; what it may have at once, and regains in
+            that time.
+        streams_per_client: streams of one client at the same time.
     """
 
     model_config = SettingsConfigDict(env_prefix="RESQ_", frozen=True, protected_namespaces=())
@@ -75,6 +96,15 @@ class Config(BaseSettings):
     clips_max_age: Annotated[float, Field(gt=0, le=3650 * 86_400)] = 30 * 86_400
     clips_max_bytes: Annotated[int, Field(ge=1024, le=1 << 50)] = 32 << 30
     database_url: SecretStr | None = None
+
+    require_keys: bool = False
+    insecure: bool = False
+    metrics_open: bool = False
+    allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 1200
+    streams_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 120
+    streams_per_client: Annotated[int, Field(ge=1, le=10_000)] = 8
+    upload_bytes_per_day: Annotated[int, Field(ge=1024, le=1 << 50)] = 16 << 30
 
     @property
     def workers(self) -> int:

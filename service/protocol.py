@@ -62,6 +62,7 @@ class Close(IntEnum):
     FULL = 1013
     BAD_OPTIONS = 4400
     UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
     IDLE = 4408
     DUPLICATE = 4409
     SLOW_READER = 4413

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from typing import Any, Protocol
 
-__all__ = ["DuplicateIdError", "FullError", "Registered", "Registry", "Slot"]
+__all__ = ["DuplicateIdError", "FullError", "QuotaError", "Registered", "Registry", "Slot"]
 
 
 class Registered(Protocol):
@@ -25,6 +25,10 @@ class FullError(Exception):
     """No stream more fits."""
 
 
+class QuotaError(Exception):
+    """The client has as many streams as one client may."""
+
+
 class DuplicateIdError(Exception):
     """A stream of this id is active."""
 
@@ -32,8 +36,8 @@ class DuplicateIdError(Exception):
 class Slot:
     """One admitted connection. Release it once or often: it frees one place."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, registry: Registry, client: str) -> None:
+        self._registry, self.client = registry, client
         self.id: str | None = None
 
     def name(self, wanted: str | None, session: Registered) -> str:
@@ -53,25 +57,28 @@ class Slot:
 class Registry:
     """Admission and lookup. The event loop owns it."""
 
-    def __init__(self, max_streams: int) -> None:
-        self._max = max_streams
+    def __init__(self, max_streams: int, per_client: int) -> None:
+        self._max, self._per_client = max_streams, per_client
         self._slots: set[Slot] = set()
         self._sessions: dict[str, Registered] = {}
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
 
-    def admit(self) -> Slot:
-        """Take a place.
+    def admit(self, client: str) -> Slot:
+        """Take a place for a client.
 
         Raises:
             FullError: there is none.
+            QuotaError: the client has as many as it may.
         """
         if self.draining:
             raise FullError("the server is shutting down")
         if len(self._slots) >= self._max:
             raise FullError(f"all {self._max} streams are taken; try again later")
-        slot = Slot(self)
+        if sum(slot.client == client for slot in self._slots) >= self._per_client:
+            raise QuotaError(f"you have {self._per_client} streams open; expected no more")
+        slot = Slot(self, client)
         self._slots.add(slot)
         self._empty.clear()
         return slot

@@ -14,6 +14,7 @@ import uvicorn
 from service.app import create_app
 from service.config import Config
 from service.engine import Engine
+from service.redaction import redact_logs
 from service.routes.context import Context
 from service.wire import HEADER_SIZE, MAX_META
 
@@ -29,6 +30,9 @@ class Server(uvicorn.Server):
         config: settings.
         engine: where frames are inferred.
         log_level: of uvicorn.
+
+    Raises:
+        ConfigError: others could reach it without a key, or the file of keys cannot be used.
     """
 
     def __init__(self, config: Config, engine: Engine, log_level: str = "info") -> None:
@@ -46,6 +50,7 @@ class Server(uvicorn.Server):
                 server_header=False,
             )
         )
+        redact_logs()  # uvicorn has just set up its handlers
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let every stream say its totals, then close."""

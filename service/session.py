@@ -28,6 +28,7 @@ from service.transport import Disconnected, Stop, Transport
 __all__ = ["Session"]
 
 _log = logging.getLogger("resq.session")
+_CLOSES = {"shutdown": Close.SHUTDOWN, "key_revoked": Close.UNAUTHORIZED}
 
 
 class Session:
@@ -46,8 +47,7 @@ class Session:
 
     def stop(self, reason: str) -> None:
         """End the stream soon; frames on their way become drops."""
-        close = Close.SHUTDOWN if reason == "shutdown" else Close.NORMAL
-        self._halt(Stop(close, reason))
+        self._halt(Stop(_CLOSES.get(reason, Close.NORMAL), reason))
 
     def _halt(self, stop: Stop) -> None:
         if not self._stopping.done():

@@ -40,7 +40,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("out/demo"),
     max_frames: Annotated[int, typer.Option(help="Stop after this many frames.")] = 300,
 ) -> None:
-    """Stream a clip to a server of its own, and write what comes back."""
+    """Stream a clip to a server of its own, and write what comes back.
+
+    Where the data folder holds API keys, RESQ_KEY has to be one with the scope stream.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if clip is None:
         clip = out / "sample.mp4"

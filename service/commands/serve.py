@@ -33,6 +33,7 @@ def serve(
     models = shelf_models(*shelves, backend=config.backend)
     engine = LocalEngine(models, config.threads_per_frame, config.max_active)
     engine.card(config.model)  # a wrong name ends it here, not at the first stream
+    server = Server(config, engine, log_level)
     if log_level in ("debug", "info"):
         here = serving_here(config.backend)
         why = f" ({here.reason})" if here.reason else ""
@@ -41,4 +42,4 @@ def serve(
             f"{config.workers} x {config.threads_per_frame} threads",
             err=True,
         )
-    Server(config, engine, log_level).run()
+    server.run()

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from service.access import Access
 from service.jobs import Jobs
 from service.registry import Registry
 from service.services import Services
@@ -22,6 +23,7 @@ class Context:
     services: Services
     registry: Registry
     jobs: Jobs
+    access: Access
     ready: bool = False
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
 
+from service.access import Caller
 from service.errors import Problem
 from service.protocol import SUBPROTOCOL, Close
-from service.registry import FullError
-from service.routes.context import Here
+from service.registry import FullError, QuotaError
+from service.routes.context import Context, Here
 from service.session import Session
 from service.transport import Disconnected
 
@@ -58,14 +60,27 @@ async def stream(socket: WebSocket, here: Here) -> None:
         await socket.close(int(Close.VIOLATION), f"offer the subprotocol {SUBPROTOCOL}")
         return
     await socket.accept(SUBPROTOCOL)
+    caller: Caller = socket.state.caller
     try:
-        slot = here.registry.admit()
-    except FullError as error:
-        here.services.metrics.rejects.labels("full").inc()
-        here.services.metrics.closes.labels(str(int(Close.FULL))).inc()
-        await socket.close(int(Close.FULL), str(error))
+        slot = here.registry.admit(caller.name)
+    except (FullError, QuotaError) as error:
+        full = isinstance(error, FullError)
+        code = Close.FULL if full else Close.QUOTA
+        here.services.metrics.rejects.labels("full" if full else "too_much").inc()
+        here.services.metrics.closes.labels(str(int(code))).inc()
+        await socket.close(int(code), str(error))
         return
-    await Session(here.services, _Socket(socket), slot).run()
+    session = Session(here.services, _Socket(socket), slot)
+    watch = asyncio.create_task(_watch(here, caller, session))
+    try:
+        await session.run()
+    finally:
+        watch.cancel()
+
+
+async def _watch(here: Context, caller: Caller, session: Session) -> None:
+    await here.access.until_revoked(caller)
+    session.stop("key_revoked")
 
 
 @router.get("")

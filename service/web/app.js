@@ -8,6 +8,8 @@ const QUALITY = 0.8;
 const IN_FLIGHT = 2; // one with the server, one waiting there; more would only be dropped
 const MIN_SCORE = 0.2; // of a keypoint that is drawn
 const STOPS = [[26, 30, 44], [38, 148, 152], [250, 226, 110]];
+const KEY = "resq.key"; // in this tab only, and gone with it
+const REFUSED = [4401, 4403];
 const element = (id) => document.getElementById(id);
 const video = element("video");
 const chart = new Chart(element("chart"));
@@ -89,7 +91,7 @@ async function start(name) {
     outputs: { mask: "zlib", bit_map: true, layers: false },
   };
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/streams`;
-  stream = new ResqStream(url, options, {
+  stream = new ResqStream(url, sessionStorage.getItem(KEY), options, {
     started: (message) => {
       palette = message.palette;
       skeleton = message.skeleton;
@@ -106,14 +108,19 @@ async function start(name) {
       sent.delete(message.seq);
       element("drops").textContent = drops;
     },
-    problem: (text, fatal) => {
+    problem: (text, fatal, code) => {
       if (mine !== run) return;
       if (fatal) stop();
       say(text, true);
+      if (REFUSED.includes(code)) askForKey();
     },
     ended: (message) => {
       if (mine !== run) return;
       stop(`Finished: ${message.results} of ${message.received} frames, saving ${percent(message.saving)}.`);
+      if (message.reason === "key_revoked") {
+        say("The API key was revoked.", true);
+        askForKey();
+      }
     },
   });
 }
@@ -257,8 +264,30 @@ function control(id, format, change) {
   print();
 }
 
+function askForKey() {
+  element("keyForm").hidden = false;
+  element("key").focus();
+}
+
+function useKey(event) {
+  event.preventDefault();
+  sessionStorage.setItem(KEY, element("key").value.trim());
+  element("key").value = "";
+  element("keyForm").hidden = true;
+  say("Choose the webcam or a clip.");
+  listModels();
+}
+
 async function listModels() {
-  const { default: first, models } = await (await fetch("/v1/models")).json();
+  const key = sessionStorage.getItem(KEY);
+  const answer = await fetch("/v1/models", { headers: key ? { authorization: `Bearer ${key}` } : {} });
+  if (!answer.ok) {
+    const { status, detail } = await answer.json();
+    say(detail, true);
+    if (status === 401) askForKey();
+    return;
+  }
+  const { default: first, models } = await answer.json();
   const usable = models.filter((model) => model.task !== "vos"); // those need masks to begin with
   element("model").replaceChildren(...usable.map((m) => new Option(m.title, m.name, false, m.name === first)));
 }
@@ -267,6 +296,7 @@ listModels();
 control("period", String, (period) => ({ period }));
 control("threshold", (value) => value.toFixed(2), (threshold) => ({ threshold }));
 control("opacity", (value) => `${Math.round(100 * value)} %`);
+element("keyForm").addEventListener("submit", useKey);
 element("camera").addEventListener("click", openCamera);
 element("stop").addEventListener("click", () => stop("Stopped."));
 element("file").addEventListener("change", (event) => {

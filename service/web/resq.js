@@ -5,13 +5,14 @@ const MAGIC = 0x51;
 const IMAGE = 1;
 
 export class ResqStream {
-  // handlers: started(message), result(meta, blobs), drop(message), problem(text, fatal), ended(message)
-  constructor(url, options, handlers) {
+  // handlers: started(message), result(meta, blobs), drop(message), problem(text, fatal, close code),
+  // ended(message); key: an API key, or null
+  constructor(url, key, options, handlers) {
     this.handlers = handlers;
     this.credits = 0;
     this.seq = 0;
     this.over = false;
-    this.socket = new WebSocket(url, ["resq.v1"]);
+    this.socket = new WebSocket(url, key ? ["resq.v1", bearer(key)] : ["resq.v1"]);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.text({ type: "stream.start", ...options });
     this.socket.onmessage = (event) => this.receive(event.data);
@@ -87,8 +88,13 @@ export class ResqStream {
     if (this.over) return;
     this.over = true;
     const words = event.reason || { 1013: "The server is full; try again later." }[event.code];
-    this.handlers.problem(words || "The connection to the server was lost.", true);
+    this.handlers.problem(words || "The connection to the server was lost.", true, event.code);
   }
+}
+
+// Browsers cannot set headers of a WebSocket: the key goes as a second subprotocol.
+function bearer(key) {
+  return `resq.bearer.${btoa(key).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
 
 async function inflate(bytes) {

@@ -120,20 +120,20 @@ class Named:
 
 
 async def test_a_slot_released_twice_frees_one_place() -> None:
-    registry, first, second = Registry(2), Named(), Named()
-    slot, other = registry.admit(), registry.admit()
+    registry, first, second = Registry(2, 2), Named(), Named()
+    slot, other = registry.admit("one"), registry.admit("one")
     assert slot.name("a", first) == "a"
     with pytest.raises(DuplicateIdError):
         other.name("a", second)
     assert len(other.name(None, second)) == 16
     with pytest.raises(FullError):
-        registry.admit()
+        registry.admit("one")
     slot.release()
     slot.release()
-    registry.admit()
+    registry.admit("one")
     with pytest.raises(FullError):
-        registry.admit()
+        registry.admit("one")
     registry.drain("shutdown")
     assert second.reason == "shutdown"
     with pytest.raises(FullError, match="shutting down"):
-        registry.admit()
+        registry.admit("one")

@@ -1,0 +1,45 @@
+"""Keys never reach a log, whoever logs them."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+__all__ = ["Redaction", "redact_logs"]
+
+# our keys, whole or mistyped, as they are or as a subprotocol, and whatever else is a bearer's
+_SECRETS = re.compile(r"(resq_[0-9A-Fa-f]{1,16}_|resq\.bearer\.|\bbearer\s+)[^\s,;\"'&]+", re.I)
+
+
+class Redaction(logging.Filter):
+    """Replaces secrets in messages, their arguments and tracebacks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record; it always passes."""
+        record.msg = str(_clean(record.msg))
+        if isinstance(record.args, tuple):
+            record.args = tuple(_clean(value) for value in record.args)
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = str(_clean(record.exc_text))
+        return True
+
+
+def redact_logs() -> None:
+    """Put the filter on every handler that the server's logs go through; may be called again."""
+    loggers = (logging.getLogger(name) for name in (None, "uvicorn", "uvicorn.access", "resq"))
+    handlers = {handler for logger in loggers for handler in logger.handlers}
+    if logging.lastResort is not None:
+        handlers.add(logging.lastResort)
+    for handler in handlers:
+        if not any(isinstance(f, Redaction) for f in handler.filters):
+            handler.addFilter(Redaction())
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, (int, float)):  # a format may need the number
+        return value
+    text = str(value)
+    clean = _SECRETS.sub(r"\1…", text)
+    return value if clean == text else clean
