@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from service.annotate import Prediction, annotate
-from service.decoder import ClipFrame, ClipLimits, open_clip
+from service.decoder import Clip, ClipFrame
+from service.decoder_process import RemoteClip
 from service.encoder import VideoWriter
 from service.engine import Engine, FrameError, StepOutput, StreamSpec, StreamTotals
 from service.pictures import Picture
@@ -25,22 +26,24 @@ __all__ = ["ClipWork"]
 class ClipWork:
     """Blocking; one thread at a time. `advance` until it says False, then `close`.
 
+    `advance` decodes a frame and infers it; who wants to infer elsewhere than where it decodes
+    calls `fetch` before.
+
     Args:
         engine: where the stream is opened.
         spec: the stream's options.
-        source: the clip.
+        clip: an open clip, which `close` closes too.
         folder: gets `results.ndjson` and `annotated.mp4`.
-        limits: of the clip.
 
     Raises:
         EngineError: options that the engine refuses.
-        ClipError: a file that is no usable clip; `advance` raises it too.
+        ClipError: by `fetch` and `advance`: the clip cannot be read any further.
     """
 
     def __init__(
-        self, engine: Engine, spec: StreamSpec, source: Path, folder: Path, limits: ClipLimits
+        self, engine: Engine, spec: StreamSpec, clip: Clip | RemoteClip, folder: Path
     ) -> None:
-        self._card = engine.card(spec.model)
+        self._clip = clip
         self._started = time.perf_counter()
         self._canvas = (0, 0)
         self._video: VideoWriter | None = None
@@ -48,14 +51,16 @@ class ClipWork:
         self.frames = self.results = self.drops = 0
         self._backend: str | None = None
         with ExitStack() as stack:
+            stack.callback(clip.close)
+            self._card = engine.card(spec.model)
             self._stream = engine.open(spec)
             stack.callback(self._stream.close)
-            self._clip = stack.enter_context(open_clip(source, limits))
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "results.ndjson"
             self._lines = stack.enter_context(path.open("w", encoding="utf-8", buffering=1))
             self._stack = stack.pop_all()
         self._frames: Iterator[ClipFrame] = iter(self._clip)
+        self._fetched: ClipFrame | None = None
         options = self._stream.spec
         self._title = f"{options.model} {options.precision} T={options.period}"
 
@@ -74,9 +79,16 @@ class ClipWork:
         """Frames that the container claims, 0 where it says nothing."""
         return self._clip.frames
 
+    def fetch(self) -> bool:
+        """Decode the next frame unless that is done; False when there is none."""
+        if self._fetched is None:
+            self._fetched = next(self._frames, None)
+        return self._fetched is not None
+
     def advance(self) -> bool:
         """Do the next frame; False when there is none."""
-        frame = next(self._frames, None)
+        self.fetch()
+        frame, self._fetched = self._fetched, None
         if frame is None:
             return False
         self.frames += 1

@@ -18,6 +18,7 @@ from typing import Any
 from service.clip_work import ClipWork
 from service.config import Config
 from service.decoder import ClipError, ClipLimits
+from service.decoder_process import DecoderPool
 from service.engine import Engine, EngineError, StreamSpec
 from service.metrics import Metrics
 from service.pictures import Limits
@@ -96,9 +97,15 @@ class Jobs:
     """The table of jobs. The event loop owns it."""
 
     def __init__(
-        self, config: Config, engine: Engine, scheduler: Scheduler, metrics: Metrics
+        self,
+        config: Config,
+        engine: Engine,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        decoders: DecoderPool,
     ) -> None:
         self._config, self._engine, self._metrics = config, engine, metrics
+        self._decoders = decoders
         self._folder = config.data_dir.resolve() / "clips"
         self._lane = scheduler.lane(Priority.CLIP)
         self._jobs: dict[str, Job] = {}
@@ -200,12 +207,17 @@ class Jobs:
             job.upload.unlink(missing_ok=True)
 
     async def _advance(self, job: Job) -> None:
-        work = await self._lane.run(
-            lambda: ClipWork(self._engine, job.spec, job.upload, job.folder, self._limits)
-        )
+        # decoding waits outside the lane: a decoder that hangs holds up no stream's inference
+        clip = await asyncio.to_thread(self._decoders.open_clip, job.upload, self._limits)
+        try:
+            work = await self._lane.run(lambda: ClipWork(self._engine, job.spec, clip, job.folder))
+        except BaseException:
+            clip.close()
+            raise
         try:
             job.expected = work.expected
-            while not job.cancelled and await self._lane.run(work.advance):
+            while not job.cancelled and await asyncio.to_thread(work.fetch):
+                await self._lane.run(work.advance)
                 job.results = work.results
                 job.notify()
             report = work.report()

@@ -161,7 +161,8 @@ def serve(engine: SlowEngine, tmp_path: Path) -> Iterator[Callable[..., str]]:
     with ExitStack() as stack:
 
         def start(**settings: Any) -> str:
-            given = {"model": "tiny", "threads": 1, "data_dir": tmp_path / "data"} | settings
+            given: dict[str, Any] = {"model": "tiny", "threads": 1, "decoders": 0}
+            given |= {"data_dir": tmp_path / "data"} | settings
             server = Server(Config(**given), engine, log_level="warning")
             return stack.enter_context(running(server))
 
