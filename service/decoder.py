@@ -252,6 +252,7 @@ class Clip:
             if packet.size:
                 yield packet
             else:
+                self.damaged += end is not None
                 end = packet
         if end is not None:
             yield end

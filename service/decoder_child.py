@@ -5,10 +5,12 @@ Imports av, numpy and Pillow, never torch or the server: starting one must cost 
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import mmap
 import os
+import pkgutil
 import resource
 import signal
 import socket
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import av
 import numpy as np
 from PIL import (
     Image,
@@ -59,7 +62,10 @@ def main() -> None:
 
 
 def _warm_up() -> None:
-    """Have everything imported and started that could want a file later."""
+    """Have everything imported that av and Pillow would import later, when no file opens."""
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
     for form in IMAGE_FORMATS:
         data = io.BytesIO()
         Image.new("RGB", (16, 16)).save(data, form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -13,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from service import decoder_process
 from service.decoder import ClipError, ClipLimits, PacketDecoder, open_clip
@@ -69,11 +72,48 @@ def process_of(stream: StreamDecoder) -> psutil.Process:
     return psutil.Process(stream._process.pid)
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def saved(mode: str, form: str, **options: Any) -> bytes:
+    """A coloured picture of a Pillow mode as a file."""
+    ramp = np.arange(48 * 64 * 3, dtype=np.uint32).reshape(48, 64, 3) // 37 % 256
+    out = io.BytesIO()
+    Image.fromarray(ramp.astype(np.uint8)).convert(mode).save(out, form, **options)
+    return out.getvalue()
+
+
+def exif() -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = 6  # turned
+    return tags
+
+
+# each of these leads Pillow to other files of its own, and in a decoder none can be opened
+PICTURES = {
+    "jpeg": saved("RGB", "JPEG"),
+    "progressive jpeg": saved("RGB", "JPEG", progressive=True),
+    "cmyk jpeg": saved("CMYK", "JPEG"),
+    "grey jpeg": saved("L", "JPEG"),
+    "jpeg with exif": saved("RGB", "JPEG", exif=exif(), comment=b"\xe4"),
+    "jpeg with two pictures": saved(
+        "RGB", "MPO", save_all=True, append_images=[Image.new("L", (9, 9))]
+    ),
+    "png": saved("RGB", "PNG"),
+    "palette png": saved("P", "PNG"),
+    "png with alpha": saved("RGBA", "PNG"),
+    "one bit png": saved("1", "PNG"),
+    "animated png": saved("RGB", "PNG", save_all=True, append_images=[Image.new("RGB", (64, 48))]),
+    "webp": saved("RGB", "WEBP"),
+    "lossless webp": saved("RGBA", "WEBP", lossless=True),
+    "animated webp": saved(
+        "RGB", "WEBP", save_all=True, append_images=[Image.new("RGB", (64, 48))]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
 def test_pictures_are_those_of_this_process(
-    stream: Callable[..., StreamDecoder], form: str
+    stream: Callable[..., StreamDecoder], name: str
 ) -> None:
-    remote, data = stream(), picture(form=form)
+    remote, data = stream(), PICTURES[name]
     for seq in (7, 2**32 - 1):
         (found,) = remote.decode(data, seq)
         assert found.seq == seq

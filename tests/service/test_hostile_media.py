@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.server
 import io
 import json
@@ -13,6 +14,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from service.decoder import ClipError, ClipLimits
 from service.decoder_process import DecoderPool
@@ -123,19 +126,23 @@ LISTS = (hls, concat, dash, sdp, svg)
 
 def test_the_canaries_sing(canary: Canary, tmp_path: Path) -> None:
     """Without the limits of `service.decoder`, FFmpeg opens what a list names."""
-    path = tmp_path / "list.m3u8"
-    for target in (canary.url, str(canary.file)):
-        path.write_text(hls(target))
+    canary.file.read_bytes()
+    if not canary.was_read:
+        pytest.skip("this file system does not note when a file is read")
+
+    def open_freely(text: str, form: str) -> None:
+        path = tmp_path / "list"
+        path.write_text(text)
         canary.rest()
-        options = {"protocol_whitelist": "file,http,tcp", "extension_picky": "0"}
-        with av.open(str(path), options=options) as container:
-            assert next(container.decode(video=0)).width == 66
-        assert canary.requests or canary.was_read
-    path = tmp_path / "list.txt"
-    path.write_text(concat(str(canary.file)))
-    canary.rest()
-    with av.open(str(path), format="concat", options={"safe": "0"}) as container:
-        next(container.decode(video=0))
+        options = {"protocol_whitelist": "file,http,tcp", "extension_picky": "0", "safe": "0"}
+        with contextlib.suppress(av.FFmpegError):
+            av.open(str(path), format=form, options=options).close()
+
+    open_freely(hls(canary.url), "hls")
+    assert "/canary.mp4" in canary.requests
+    open_freely(hls(str(canary.file)), "hls")
+    assert canary.was_read
+    open_freely(concat(str(canary.file)), "concat")
     assert canary.was_read
 
 
@@ -188,6 +195,21 @@ def jpeg_of(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+async def answer(socket: Any) -> str | bytes:
+    """The next message that is no running total."""
+    while True:
+        data: str | bytes = await socket.recv()
+        if isinstance(data, bytes) or json.loads(data)["type"] != "stats":
+            return data
+
+
+async def result(socket: Any) -> Frame:
+    """The next message, which is a result."""
+    data = await answer(socket)
+    assert isinstance(data, bytes), data
+    return Frame.unpack(data)
+
+
 async def test_bombs_cost_themselves(serve: Serve) -> None:
     good = encoded(colour(0))
     bombs = [png_bomb(), jpeg_of(65_535, 65_535), jpeg_of(65_535, 16), jpeg_of(16, 65_535)]
@@ -198,11 +220,10 @@ async def test_bombs_cost_themselves(serve: Serve) -> None:
         peak = 0
         for seq, data in enumerate([good, *bombs, good]):
             await socket.send(Frame(Kind.IMAGE, seq, seq, data).pack())
-            answer = await socket.recv()
             if 0 < seq <= len(bombs):
-                assert json.loads(answer)["reason"] == "too_big"
+                assert json.loads(await answer(socket))["reason"] == "too_big"
             else:
-                assert Frame.unpack(answer).kind is Kind.RESULT
+                assert (await result(socket)).seq == seq
             peak = max(peak, decoders()[0].memory_info().rss)
         assert peak < 150 << 20
 
@@ -224,8 +245,8 @@ async def test_times_of_a_stream_may_be_anything(serve: Serve) -> None:
         await socket.recv()
         for seq, (time, data) in enumerate(zip(times, frames, strict=True)):
             await socket.send(Frame(Kind.H264, seq, time, data).pack())
-            answer = Frame.unpack(await socket.recv())
-            assert (answer.seq, answer.pts_us) == (seq, time)
+            found = await result(socket)
+            assert (found.seq, found.pts_us) == (seq, time)
 
 
 @pytest.fixture
@@ -260,20 +281,17 @@ def transport_stream(path: Path, start: int = 0, step: int = 3600, count: int = 
     with av.open(str(path), "w", format="mpegts") as container:
         stream = container.add_stream("libx264", rate=25, options={"bf": "0", "g": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for i in range(count):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * i, np.uint8))
-            for packet in stream.encode(frame):
-                packet.pts = packet.dts = start + i * step
-                packet.time_base = stream.time_base
-                container.mux(packet)
-        for packet in stream.encode(None):
-            packet.pts = packet.dts = start + (count - 1) * step
+        frames = [np.full((48, 64, 3), 20 * i, np.uint8) for i in range(count)]
+        coded = [p for f in frames for p in stream.encode(av.VideoFrame.from_ndarray(f))]
+        for i, packet in enumerate(coded + stream.encode(None)):
+            packet.pts = packet.dts = start + i * step
+            packet.time_base = Fraction(1, 90_000)
             container.mux(packet)
     return path
 
 
 def test_times_of_a_clip_that_jump(pool: DecoderPool, tmp_path: Path) -> None:
-    late = transport_stream(tmp_path / "late.ts", 90_000 * 100)
+    late = transport_stream(tmp_path / "late.ts", 90_000 * 30)
     early = transport_stream(tmp_path / "early.ts")
     both = tmp_path / "both.ts"
     both.write_bytes(late.read_bytes() + early.read_bytes())
@@ -281,8 +299,8 @@ def test_times_of_a_clip_that_jump(pool: DecoderPool, tmp_path: Path) -> None:
     assert len(times) == 16
     assert times[8] < times[7], "the second half is earlier than the first"
     both.write_bytes(early.read_bytes() + late.read_bytes())
-    with pytest.raises(ClipError, match="at most 60 s"):
-        read(pool, both, max_seconds=60.0)
+    with pytest.raises(ClipError, match="at most 20 s"):
+        read(pool, both, max_seconds=20.0)
 
 
 def test_times_of_a_clip_that_overflow(pool: DecoderPool, tmp_path: Path) -> None:
@@ -298,34 +316,25 @@ def test_times_of_a_clip_that_overflow(pool: DecoderPool, tmp_path: Path) -> Non
     at = whole.index(b"mdhd") + 16
     slow = tmp_path / "slow.mp4"
     slow.write_bytes(whole[:at] + struct.pack(">I", 1) + whole[at + 4 :])
-    with pytest.raises(ClipError, match="at most 3600 s"):
-        read(pool, slow)
+    assert outcome(pool, slow) == 0
 
 
 def test_packets_of_no_bytes_in_a_clip(pool: DecoderPool, tmp_path: Path) -> None:
     target = io.BytesIO()
-    with av.open(target, "w", format="avi") as container:
-        stream = container.add_stream("mpeg4", rate=25)
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"g": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for i in range(6):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * i, np.uint8))
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    data = bytearray(target.getvalue())
-    first = data.index(b"00dc", data.index(b"movi"))
-    size = struct.unpack("<I", data[first + 4 : first + 8])[0]
-    second = first + 8 + size + size % 2
-    assert data[second : second + 4] == b"00dc"
-    length = struct.unpack("<I", data[second + 4 : second + 8])[0]
-    index = data.index(b"idx1")
-    entry = index + 8 + 16
-    data[second + 4 : second + 8] = bytes(4)  # the frame's bytes become a hole
-    data[entry + 12 : entry + 16] = bytes(4)
-    data[second + 8 : second + 8 + 4] = b"JUNK"
-    data[second + 12 : second + 16] = struct.pack("<I", length + length % 2 - 8)
-    path = tmp_path / "hole.avi"
+    data, path = bytearray(target.getvalue()), tmp_path / "hole.mp4"
+    sizes = data.index(b"stsz") + 16
+    data[sizes + 8 : sizes + 12] = bytes(4)  # of the third frame
     path.write_bytes(data)
-    assert len(read(pool, path)) >= 5
+    with pool.open_clip(path, ClipLimits()) as clip:
+        assert len(list(clip)) == 5
+        assert clip.damaged == 1
 
 
 @pytest.mark.parametrize("form", ["mp4", "matroska", "webm", "avi", "mpegts"])
@@ -360,8 +369,7 @@ async def test_an_endless_stream_stays_within_its_memory(serve: Serve) -> None:
                 for data in units:
                     await socket.send(Frame(Kind.H264, seq, seq, data).pack())
                     seq += 1
-                    while isinstance(await socket.recv(), str):
-                        pass  # totals
+                    await result(socket)
             return int(decoders()[0].memory_info().rss)
 
         before = await go_on(20)
@@ -385,11 +393,12 @@ async def lose(address: str, codec: str, harm: Callable[[psutil.Process], None])
     async with raw(address, start) as socket:
         await socket.recv()
         await socket.send(Frame(kind, 0, 0, units[0]).pack())
-        assert Frame.unpack(await socket.recv()).kind is Kind.RESULT
+        assert (await result(socket)).seq == 0
         (victim,) = (p for p in decoders() if p.pid not in before)
         harm(victim)
-        for seq in (1, 2, 3):
-            await socket.send(Frame(kind, seq, seq, units[seq]).pack())
+        with contextlib.suppress(ConnectionClosed):
+            for seq in (1, 2, 3):
+                await socket.send(Frame(kind, seq, seq, units[seq]).pack())
         texts, code, reason = await until_closed(socket)
     assert not psutil.pid_exists(victim.pid)
     return [m for m in texts if isinstance(m, dict)], code, reason
@@ -406,7 +415,7 @@ HARM: dict[str, tuple[str, Callable[[psutil.Process], None]]] = {
 async def test_a_lost_decoder_ends_its_stream_only(
     serve: Serve, engine: SlowEngine, harm: str, codec: str
 ) -> None:
-    address = serve(decoder_timeout=1.0)
+    address = serve(decoder_timeout=2.0)
     wanted, act = HARM[harm]
     other = [encoded(colour(i % 3)) for i in range(40)]
     engine.seconds = 0.03
@@ -438,11 +447,12 @@ async def test_a_stream_that_needs_too_much_memory_ends(serve: Serve) -> None:
     async with raw(address, start) as socket:
         await socket.recv()
         await socket.send(Frame(Kind.IMAGE, 0, 0, encoded(colour(0))).pack())
-        assert Frame.unpack(await socket.recv()).kind is Kind.RESULT
+        assert (await result(socket)).seq == 0
         await socket.send(Frame(Kind.IMAGE, 1, 1, picture(6000, 6000, "PNG")).pack())
         told, code, reason = await until_closed(socket)
     assert (code, reason) == (1011, "decoder_memory")
-    assert "100 MiB" in told[0]["message"]
+    (error,) = (m for m in told if m["type"] == "error")
+    assert "100 MiB" in error["message"]
     assert told[-1]["drop_reasons"] == {"decoder_memory": 1}
 
 
@@ -490,12 +500,11 @@ async def test_streams_leave_no_process_thread_or_descriptor(serve: Serve) -> No
         this = psutil.Process()
         return len(this.children()), this.num_threads(), this.num_fds()
 
-    await held()
-    before = await held()
+    for _ in range(3):
+        before = await held()
     for _ in range(8):
         await held()
-    await eventually(lambda: psutil.Process().num_threads() <= before[1])
-    after = await held()
-    assert after[0] == before[0] == 1
-    assert after[1] <= before[1] + 1
-    assert after[2] <= before[2] + 1
+    this = psutil.Process()
+    assert len(this.children()) == before[0] == 1
+    await eventually(lambda: this.num_threads() <= before[1] + 1)
+    await eventually(lambda: this.num_fds() <= before[2] + 1)
