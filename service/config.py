@@ -61,7 +61,7 @@ class Config(BaseSettings):
 
     decoders: Annotated[int, Field(ge=0, le=256)] = 2
     decoder_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
-    decoder_memory: Annotated[int, Field(ge=64 * _MIB, le=64 << 30)] = 1024 * _MIB
+    decoder_memory: Annotated[int, Field(ge=128 * _MIB, le=64 << 30)] = 1024 * _MIB
 
     model: str = "street"
     precision: str | None = None

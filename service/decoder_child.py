@@ -80,7 +80,9 @@ def _limit(memory: int) -> None:
         (resource.RLIMIT_NOFILE, 0),
         (resource.RLIMIT_DATA, memory),
     ):
-        resource.setrlimit(limit, (value, value))
+        most = resource.getrlimit(limit)[1]
+        if most == resource.RLIM_INFINITY or value < most:
+            resource.setrlimit(limit, (value, value))
 
 
 def _question(channel: socket.socket) -> Message | None:

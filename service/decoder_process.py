@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import signal
@@ -35,6 +36,7 @@ from service.pictures import DecodeError, Limits, Picture, check_size
 
 __all__ = ["DecoderLost", "DecoderPool", "DecoderProcess", "RemoteClip", "StreamDecoder"]
 
+_log = logging.getLogger("resq.decoder")
 _START_SECONDS = 30.0
 _MAX_PICTURES = 64  # that one access unit may complete
 _REASONS = ("bad_frame", "too_small", "too_big", "waiting_for_idr")
@@ -66,7 +68,7 @@ class DecoderProcess:
 
     def __init__(self, seconds: float, memory: int) -> None:
         self._seconds, self._memory = seconds, memory
-        self._asking = threading.Lock()
+        self._asking, self._closing = threading.Lock(), False
         self._pictures: int | None = None
         self._channel, theirs = socket.socketpair()
         path = [str(Path(entry).resolve()) for entry in (*sys.path, _ROOT)]
@@ -189,6 +191,7 @@ class DecoderProcess:
 
     def close(self) -> None:
         """Kill and bury it; who waits for an answer gets DecoderLost. More calls do nothing."""
+        self._closing = True
         self._process.kill()
         with self._asking:
             self._free()
@@ -230,6 +233,8 @@ class DecoderProcess:
 
     def _lose(self, reason: str, message: str) -> NoReturn:
         self._free()
+        if not self._closing:
+            _log.warning("decoder process %d is lost: %s: %s", self.pid, reason, message)
         raise DecoderLost(reason, message)
 
     def _free(self) -> None:

@@ -32,6 +32,7 @@ from tests.service.test_decoder import packets, picture
 
 LIMITS = Limits()
 MEMORY = 1 << 30
+ROOT = Path(__file__).resolve().parents[2]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
 
 
@@ -264,9 +265,7 @@ def test_a_decoder_owns_next_to_nothing(stream: Callable[..., StreamDecoder]) ->
 
 def test_a_decoder_imports_neither_torch_nor_the_server() -> None:
     code = "import json, sys, service.decoder_child; print(json.dumps(sorted(sys.modules)))"
-    here = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, cwd=Path.cwd()
-    )
+    here = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
     loaded = {name.split(".")[0] for name in json.loads(here.stdout)}
     assert loaded.isdisjoint({"torch", "resq_core", "fastapi", "uvicorn", "pydantic", "typer"})
 
@@ -317,11 +316,11 @@ def test_a_hung_clip_is_ended_in_time(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to RLIMIT_DATA")
 def test_the_memory_limit_is_said() -> None:
-    pool = DecoderPool(0, 30.0, 100 << 20)
+    pool = DecoderPool(0, 30.0, 128 << 20)
     remote = StreamDecoder(pool, "image", Limits(max_pixels=40_000_000))
     remote.open()
     assert len(remote.decode(picture(), 0)) == 1
-    with pytest.raises(DecoderLost, match="100 MiB") as caught:
+    with pytest.raises(DecoderLost, match="128 MiB") as caught:
         remote.decode(picture(6000, 6000, "PNG"), 1)
     assert caught.value.reason == "decoder_memory"
     assert decoders() == []
@@ -338,6 +337,39 @@ def test_closing_wakes_who_waits(stream: Callable[..., StreamDecoder]) -> None:
         remote.decode(picture(), 1)
     closing.join()
     assert decoders() == []
+
+
+def test_no_decoder_outlives_its_server() -> None:
+    code = """
+import json, os, sys
+from service.decoder_process import DecoderPool, StreamDecoder
+from service.pictures import Limits
+pool = DecoderPool(1, 10.0, 1 << 30)
+pool.fill()
+stream = StreamDecoder(pool, "h264", Limits())
+stream.open()
+print(stream._process.pid, pool._spares[0].pid, flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT) as server:
+        assert server.stdout is not None
+        pids = [int(pid) for pid in server.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(map(runs, pids))
+        server.kill()
+    deadline = time.monotonic() + 10
+    while any(map(runs, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != "zombie"  # whoever adopts it buries it
+    except psutil.NoSuchProcess:
+        return False
 
 
 LIAR = """

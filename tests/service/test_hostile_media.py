@@ -173,18 +173,26 @@ async def test_a_streams_pictures_open_nothing_else(serve: Serve, canary: Canary
     assert not canary.was_read
 
 
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG."""
+    code = zlib.crc32(name + body)
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", code)
+
+
 def png_bomb(side: int = 30_000) -> bytes:
     """Black, one bit a pixel: some hundred kilobytes for side² pixels."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        code = zlib.crc32(name + body)
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", code)
-
     row, packer = bytes(1 + (side + 7) // 8), zlib.compressobj(9)
     data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     chunks = chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def png_with_text(size: int = 50_000_000) -> bytes:
+    """A small PNG whose comment has this many characters."""
+    data = encoded(colour(0))
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(size), 9))
+    return data[:33] + text + data[33:]
 
 
 def jpeg_of(width: int, height: int) -> bytes:
@@ -212,20 +220,40 @@ async def result(socket: Any) -> Frame:
 
 async def test_bombs_cost_themselves(serve: Serve) -> None:
     good = encoded(colour(0))
-    bombs = [png_bomb(), jpeg_of(65_535, 65_535), jpeg_of(65_535, 16), jpeg_of(16, 65_535)]
+    sides = (65_535, 65_535), (65_535, 16), (16, 65_535)
+    bombs = [png_bomb(), *(jpeg_of(*size) for size in sides), png_with_text()]
     address = serve()
-    assert len(bombs[0]) < 300_000
+    assert max(map(len, bombs)) < 300_000
     async with raw(address, {"type": "stream.start", "mode": "lossless"}) as socket:
         await socket.recv()
         peak = 0
         for seq, data in enumerate([good, *bombs, good]):
             await socket.send(Frame(Kind.IMAGE, seq, seq, data).pack())
             if 0 < seq <= len(bombs):
-                assert json.loads(await answer(socket))["reason"] == "too_big"
+                reason = "bad_frame" if seq == len(bombs) else "too_big"
+                assert json.loads(await answer(socket))["reason"] == reason
             else:
                 assert (await result(socket)).seq == seq
             peak = max(peak, decoders()[0].memory_info().rss)
         assert peak < 150 << 20
+
+
+async def test_a_codecs_huge_picture_costs_what_depends_on_it(serve: Serve) -> None:
+    units = packets("vp8", 8)  # a key picture every fourth
+    units[0] = units[0][:6] + struct.pack("<HH", 16_383, 16_383) + units[0][10:]
+    options = StreamStart(mode="lossless", input="vp8", outputs=SILENT)
+    answers = await talk(serve(credits=8), options, units)
+    waiting = dict.fromkeys((1, 2, 3), "waiting_for_idr")
+    assert drops(answers) == {0: "bad_frame", **waiting}
+    assert [r.meta.seq for r in results(answers)] == [4, 5, 6, 7]
+
+
+def test_a_clips_huge_picture_is_refused(pool: DecoderPool, tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.mp4").read_bytes()
+    at = whole.index(b"avc1", whole.index(b"stsd")) + 28
+    path = tmp_path / "huge.mp4"
+    path.write_bytes(whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :])
+    assert outcome(pool, path) in (0, 12), "what counts is the codec's own size"
 
 
 @pytest.mark.parametrize("kind", ["image", "h264", "vp8"])
@@ -442,7 +470,7 @@ async def test_a_lost_decoder_ends_its_stream_only(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to RLIMIT_DATA")
 async def test_a_stream_that_needs_too_much_memory_ends(serve: Serve) -> None:
-    address = serve(decoder_memory=100 << 20, max_pixels=40_000_000)
+    address = serve(decoder_memory=128 << 20, max_pixels=40_000_000)
     start = {"type": "stream.start", "mode": "lossless"}
     async with raw(address, start) as socket:
         await socket.recv()
@@ -452,7 +480,7 @@ async def test_a_stream_that_needs_too_much_memory_ends(serve: Serve) -> None:
         told, code, reason = await until_closed(socket)
     assert (code, reason) == (1011, "decoder_memory")
     (error,) = (m for m in told if m["type"] == "error")
-    assert "100 MiB" in error["message"]
+    assert "128 MiB" in error["message"]
     assert told[-1]["drop_reasons"] == {"decoder_memory": 1}
 
 
