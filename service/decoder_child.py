@@ -59,6 +59,7 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, 2 * options["seconds"])
         channel.sendall(_answer(worker, question, memory).pack())
         signal.setitimer(signal.ITIMER_REAL, 0)
+    os._exit(0)  # nothing to tidy up, and a codec may hang where it is disposed of
 
 
 def _warm_up() -> None:

@@ -70,7 +70,10 @@ class DecoderProcess:
         self._seconds, self._memory = seconds, memory
         self._asking, self._closing = threading.Lock(), False
         self._pictures: int | None = None
-        self._channel, theirs = socket.socketpair()
+        try:
+            self._channel, theirs = socket.socketpair()
+        except OSError as error:
+            raise _no_start(error) from error
         path = [str(Path(entry).resolve()) for entry in (*sys.path, _ROOT)]
         try:
             with theirs:
@@ -85,9 +88,7 @@ class DecoderProcess:
                 )
         except OSError as error:
             self._channel.close()
-            raise DecoderLost(
-                "decoder_crashed", f"no decoder process could be started: {error.strerror}"
-            ) from error
+            raise _no_start(error) from error
 
     @property
     def pid(self) -> int:
@@ -123,7 +124,10 @@ class DecoderProcess:
         with self._asking:
             if self._channel.fileno() < 0:
                 raise DecoderLost("decoder_crashed", "the decoder was closed")
-            self._pictures = _anonymous_file(3 * frame.max_pixels)
+            try:
+                self._pictures = _anonymous_file(3 * frame.max_pixels)
+            except OSError as error:
+                raise _no_start(error) from error
         question = Message(Kind.START, body=json.dumps(options).encode())
         self.ask(question, (Kind.DONE,), [self._pictures, *descriptors], _START_SECONDS)
 
@@ -244,6 +248,11 @@ class DecoderProcess:
         if self._pictures is not None:
             os.close(self._pictures)
             self._pictures = None
+
+
+def _no_start(error: OSError) -> DecoderLost:
+    message = f"no decoder process could be started: {error.strerror}"
+    return DecoderLost("decoder_crashed", message)
 
 
 def _anonymous_file(size: int) -> int:
