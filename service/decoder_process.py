@@ -38,6 +38,12 @@ __all__ = ["DecoderLost", "DecoderPool", "DecoderProcess", "RemoteClip", "Stream
 
 _log = logging.getLogger("resq.decoder")
 _START_SECONDS = 30.0
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",  # its threads would each reserve memory
+    # glibc gives memory back after every picture otherwise, and the next one pays for it anew
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+}
 _MAX_PICTURES = 64  # that one access unit may complete
 _REASONS = ("bad_frame", "too_small", "too_big", "waiting_for_idr")
 _ROOT = str(Path(__file__).resolve().parents[1])
@@ -83,7 +89,7 @@ class DecoderProcess:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     cwd="/",
-                    env={"OPENBLAS_NUM_THREADS": "1"},  # its threads would each reserve memory
+                    env=_ENVIRONMENT,
                     start_new_session=True,  # Ctrl-C is the server's to answer
                 )
         except OSError as error:
