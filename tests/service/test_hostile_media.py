@@ -25,7 +25,7 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.decoder import ClipError, ClipLimits
+from service.decoder import ClipError, ClipLimits, open_clip
 from service.decoder_process import DecoderPool
 from service.messages import Outputs, StreamStart
 from service.wire import Frame, Kind
@@ -121,7 +121,7 @@ def svg(target: str) -> str:
     )
 
 
-LISTS = (hls, concat, dash, sdp, svg)
+LISTS = {hls: "m3u8", concat: "ffconcat", dash: "mpd", sdp: "sdp", svg: "svg"}
 
 
 def test_the_canaries_sing(canary: Canary, tmp_path: Path) -> None:
@@ -155,6 +155,21 @@ def test_an_upload_opens_nothing_else(serve: Serve, canary: Canary, kind: Any) -
             state = finished(address, post(address, data).json()["id"])
             assert (state["state"], state["results"]) == ("failed", 0)
             assert "clip cannot be read" in state["error"]
+    assert canary.requests == []
+    assert not canary.was_read
+
+
+@pytest.mark.parametrize("kind", LISTS, ids=lambda kind: kind.__name__)
+def test_a_file_opens_nothing_else(
+    pool: DecoderPool, canary: Canary, tmp_path: Path, kind: Any
+) -> None:
+    """With the name that its format goes by, and in this process as well."""
+    path = tmp_path / f"list.{LISTS[kind]}"
+    for target in (canary.url, str(canary.file), f"file:{canary.file}", "canary/canary.mp4"):
+        path.write_text(kind(target))
+        for read in (open_clip, pool.open_clip):
+            with pytest.raises(ClipError, match="cannot be read"):
+                read(path, ClipLimits())
     assert canary.requests == []
     assert not canary.was_read
 
