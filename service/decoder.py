@@ -242,10 +242,10 @@ class Clip:
         while True:
             try:
                 packet = next(packets, None)
-            except MemoryError:
-                raise
             except av.FFmpegError:
-                self.damaged += 1  # the container breaks off here
+                self.damaged += (
+                    1  # the container breaks off here, or names a size beyond all memory
+                )
                 packet = None
             if packet is None:
                 break
