@@ -243,9 +243,8 @@ class Clip:
             try:
                 packet = next(packets, None)
             except av.FFmpegError:
-                self.damaged += (
-                    1  # the container breaks off here, or names a size beyond all memory
-                )
+                # the container breaks off here, or names a size beyond all memory
+                self.damaged += 1
                 packet = None
             if packet is None:
                 break
