@@ -40,6 +40,7 @@ $(PEERS): $(STAMP)
 bench: $(PEERS)  ## beside other runtimes on this CPU (ARGS="--only WORD"), then two clients for a minute
 	$(BIN)/python -m benchmarks.table $(ARGS)
 	$(BIN)/python -m benchmarks.linear
+	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/contention.py
 	$(BIN)/python benchmarks/soak.py

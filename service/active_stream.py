@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from service.decoder_process import DecoderLost
 from service.engine import EngineError, EngineStream, FrameError
 from service.intake import Intake, Ready
 from service.messages import (
@@ -126,6 +127,15 @@ class ActiveStream:
         self._services.metrics.dropped.labels(self._model, reason).inc()
         if self.outbox.overflown:
             self._halt(Stop(Close.SLOW_READER, "slow_reader"))
+
+    async def decode(self) -> None:
+        """Decode every frame; a decoder that is lost ends the stream."""
+        try:
+            await self.intake.run()
+        except DecoderLost as error:
+            refused = self._protocol.refuse(error.reason, str(error), close=Close.INTERNAL)
+            self.outbox.text(dump(refused.error))
+            self._halt(Stop(Close.INTERNAL, error.reason))
 
     async def infer(self) -> None:
         """Step every picture, then end the stream."""
@@ -247,6 +257,7 @@ class ActiveStream:
 
     async def free(self, reason: str) -> list[str]:
         """Give everything back; what is left to say to the client comes back as texts."""
+        await self.intake.close()
         await self._lane.idle()
         self.outbox.close()
         texts: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from resq_core.backends import serving_here
 from service.access import Access
 from service.config import Config
+from service.decoder_process import DecoderPool
 from service.engine import Engine
 from service.errors import PROBLEM_TYPE, Problem
 from service.job_store import JobStore, StoreError
@@ -75,21 +75,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     metrics, scheduler = Metrics(), Scheduler(config.workers)
     here = serving_here(config.backend)
     metrics.backend.labels(here.backend.split()[0], here.isa or "").set(1)
-    with ThreadPoolExecutor(config.workers + 1, thread_name_prefix="resq-decode") as decoders:
-        services = Services(config, engine, scheduler, decoders, metrics)
-        jobs = Jobs(config, engine, scheduler, metrics, app.state.store)
-        registry = Registry(config.max_streams, config.streams_per_client)
-        context = Context(services, registry, jobs, app.state.access)
-        app.state.context = context
-        await jobs.start()
-        warming = asyncio.create_task(_warm(context))
-        try:
-            yield
-        finally:
-            warming.cancel()
-            context.registry.drain("shutdown")
-            await jobs.close()
-            await asyncio.to_thread(scheduler.close)
+    decoders = DecoderPool(config.decoders, config.decoder_timeout, config.decoder_memory)
+    services = Services(config, engine, scheduler, decoders, metrics)
+    jobs = Jobs(config, engine, scheduler, metrics, decoders, app.state.store)
+    registry = Registry(config.max_streams, config.streams_per_client)
+    context = Context(services, registry, jobs, app.state.access)
+    app.state.context = context
+    await asyncio.to_thread(decoders.fill)
+    await jobs.start()
+    warming = asyncio.create_task(_warm(context))
+    try:
+        yield
+    finally:
+        warming.cancel()
+        context.registry.drain("shutdown")
+        await jobs.close()
+        await asyncio.to_thread(decoders.close)
+        await asyncio.to_thread(scheduler.close)
 
 
 async def _warm(context: Context) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from service.annotate import Prediction, annotate
-from service.decoder import ClipFrame, ClipLimits, open_clip
+from service.decoder import Clip, ClipFrame
+from service.decoder_process import RemoteClip
 from service.durable import AppendFile, Mark, holds, put_in_place
 from service.encoder import BitstreamWriter, bitstream_to_mp4
 from service.engine import Engine, FrameError, StepOutput, StreamSpec, StreamTotals
@@ -94,12 +95,14 @@ class ClipWork:
     times what they were, but the first frame that is inferred is the checkpoint's, as an anchor
     (`restart`).
 
+    `advance` decodes a frame and infers it; who wants to infer elsewhere than where it decodes
+    calls `fetch` before.
+
     Args:
         engine: where the stream is opened.
         spec: the stream's options.
-        source: the clip.
+        clip: an open clip, which `close` closes too.
         folder: gets `results.ndjson`, and `annotated.mp4` at the end.
-        limits: of the clip.
         checkpoint: of an earlier run in this folder.
 
     Attributes:
@@ -109,7 +112,7 @@ class ClipWork:
 
     Raises:
         EngineError: options that the engine refuses.
-        ClipError: a file that is no usable clip; `advance` raises it too.
+        ClipError: by `fetch` and `advance`: the clip cannot be read any further.
         DamagedError: the folder does not hold what the checkpoint says.
         OSError: by everything that writes: there is no room, for one.
     """
@@ -118,12 +121,11 @@ class ClipWork:
         self,
         engine: Engine,
         spec: StreamSpec,
-        source: Path,
+        clip: Clip | RemoteClip,
         folder: Path,
-        limits: ClipLimits,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self._card = engine.card(spec.model)
+        self._clip = clip
         self._started = time.perf_counter()
         self._video: BitstreamWriter | None = None
         self._folder = folder
@@ -132,9 +134,10 @@ class ClipWork:
         self.frames, self.results, self.drops = start.frames, start.results, start.drops
         self._backend, self._canvas = start.backend, start.canvas
         with ExitStack() as stack:
+            stack.callback(clip.close)
+            self._card = engine.card(spec.model)
             self._stream = engine.open(spec)
             stack.callback(self._stream.close)
-            self._clip = stack.enter_context(open_clip(source, limits))
             folder.mkdir(parents=True, exist_ok=True)
             self._lines = AppendFile(folder / _LINES, start.lines)
             stack.callback(self._lines.close)
@@ -142,6 +145,7 @@ class ClipWork:
             stack.callback(self._bitstream.close)
             self._stack = stack.pop_all()
         self._frames: Iterator[ClipFrame] = iter(self._clip)
+        self._fetched: ClipFrame | None = None
         options = self._stream.spec
         self._title = f"{options.model} {options.precision} T={options.period}"
 
@@ -164,13 +168,22 @@ class ClipWork:
     def _seconds(self) -> float:
         return self._before.seconds + time.perf_counter() - self._started
 
+    def fetch(self) -> bool:
+        """Decode the next frame unless that is done; False when there is none."""
+        if self._fetched is None:
+            frame = next(self._frames, None)
+            if frame is None:
+                return False
+            if frame.index >= self._before.frames:
+                self._fetched = frame
+        return True
+
     def advance(self) -> bool:
         """Do the next frame, or pass over one that is done already; False when there is none."""
-        frame = next(self._frames, None)
+        more = self.fetch()
+        frame, self._fetched = self._fetched, None
         if frame is None:
-            return False
-        if frame.index < self._before.frames:
-            return True
+            return more
         start, totals = time.perf_counter(), self.totals
         try:
             out = self._stream.step(frame.image, True, False, None)

@@ -48,6 +48,9 @@ class Config(BaseSettings):
             None takes the model's own.
         max_active: share of active outputs beyond which a residual frame is followed by keyframes,
             see `resq_core.stream.StreamOptions`; None takes the model's own.
+        decoders: spare decoder processes that wait, warm, for the next stream or clip.
+        decoder_timeout: how long one access unit, picture or frame of a clip may take to decode.
+        decoder_memory: what a decoder process may allocate.
         max_clips_waiting: jobs that may wait for their turn.
         max_clips_kept: finished jobs whose files are kept; the oldest goes first.
         clips_max_age: how long a finished job and its files are kept.
@@ -81,6 +84,10 @@ class Config(BaseSettings):
     intake: Annotated[int, Field(ge=1, le=1024)] = 64
     idle_timeout: Annotated[float, Field(gt=0, le=3600)] = 30.0
     send_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
+
+    decoders: Annotated[int, Field(ge=0, le=256)] = 2
+    decoder_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
+    decoder_memory: Annotated[int, Field(ge=128 * _MIB, le=64 << 30)] = 1024 * _MIB
 
     model: str = "street"
     precision: str | None = None

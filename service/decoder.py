@@ -1,14 +1,17 @@
 """Video bytes in, frames out. Everything here is untrusted: only known containers and codecs,
-never another file or URL; a damaged packet costs itself."""
+never another file or URL; a damaged packet costs itself. The server does this in processes of
+their own, see `decoder_process`."""
 
 from __future__ import annotations
 
+import io
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, NoReturn
 
 import av
 import numpy as np
@@ -40,6 +43,7 @@ __all__ = [
     "Picture",
     "decode_image",
     "open_clip",
+    "read_clip",
 ]
 
 _OPEN_LOCK = threading.Lock()
@@ -85,6 +89,7 @@ class PacketDecoder:
         Raises:
             DecodeError: the packet is damaged, outside the limits, or comes before an IDR
                 (`waiting_for_idr`). It costs itself, and what depends on it.
+            MemoryError: there is not enough for it.
         """
         check_bytes(data, self._limits)
         if not self._synced and not is_idr(data, self.codec):
@@ -98,7 +103,9 @@ class PacketDecoder:
         except DecodeError:
             self._restart()
             raise
-        except (av.FFmpegError, ValueError, MemoryError) as error:
+        except MemoryError:
+            raise
+        except (av.FFmpegError, ValueError) as error:
             self._restart()
             raise DecodeError(
                 "bad_frame", f"not a readable {self.codec} access unit: {short(error)}"
@@ -176,12 +183,18 @@ class Clip:
     damaged: packets so far that gave no picture.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream, limits: ClipLimits) -> None:
-        self._container, self._stream, self._limits = container, stream, limits
+    def __init__(
+        self,
+        file: io.FileIO,
+        container: InputContainer,
+        stream: VideoStream,
+        limits: ClipLimits,
+    ) -> None:
+        self._file, self._container, self._stream, self._limits = file, container, stream, limits
         self.width, self.height = stream.codec_context.width, stream.codec_context.height
         rate = stream.average_rate or stream.guessed_rate
         self.fps = min(max(float(rate), 1.0), 240.0) if rate else 25.0
-        self.frames = stream.frames
+        self.frames = max(stream.frames, 0)
         self.codec = stream.codec_context.name
         self.damaged = 0
 
@@ -192,8 +205,11 @@ class Clip:
                 raise ClipError(f"the clip has over {self._limits.max_frames} frames, the most")
             time = self._time_us(frame, index)
             first = time if first is None else first
-            if time - first > self._limits.max_seconds * _SECOND:
-                raise ClipError(f"the clip is longer than {self._limits.max_seconds:g} s, the most")
+            if abs(time - first) > self._limits.max_seconds * _SECOND:
+                raise ClipError(
+                    f"frame {index} is {(time - first) / _SECOND:.0f} s from the clip's start; "
+                    f"expected at most {self._limits.max_seconds:g} s"
+                )
             yield ClipFrame(index, time - first, self._picture(frame))
             index += 1
         if index == 0:
@@ -212,19 +228,33 @@ class Clip:
         return _rgb(frame)
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        packets = self._container.demux(self._stream)
+        for packet in self._packets():
+            try:
+                yield from packet.decode()
+            except MemoryError:
+                raise
+            except av.FFmpegError:
+                self.damaged += 1
+
+    def _packets(self) -> Iterator[av.Packet[VideoStream]]:
+        """Those with bytes, then the empty one that ends the decoder, which any empty one would."""
+        packets, end = self._container.demux(self._stream), None
         while True:
             try:
                 packet = next(packets, None)
             except av.FFmpegError:
-                self.damaged += 1  # the container breaks off here
+                # the container breaks off here, or names a size beyond all memory
+                self.damaged += 1
                 packet = None
             if packet is None:
-                return
-            try:
-                yield from packet.decode()
-            except av.FFmpegError:
-                self.damaged += 1
+                break
+            if packet.size:
+                yield packet
+            else:
+                self.damaged += end is not None
+                end = packet
+        if end is not None:
+            yield end
 
     def __enter__(self) -> Clip:
         return self
@@ -240,6 +270,7 @@ class Clip:
     def close(self) -> None:
         """Release the file."""
         self._container.close()
+        self._file.close()
 
 
 def open_clip(path: str | Path, limits: ClipLimits | None = None) -> Clip:
@@ -249,34 +280,60 @@ def open_clip(path: str | Path, limits: ClipLimits | None = None) -> Clip:
         ClipError: missing, too big, of another container or codec, damaged, without video, or
             outside the limits. Frames are checked again as they come.
     """
-    limits = limits or ClipLimits()
-    path = Path(path)
+    limits, path = limits or ClipLimits(), Path(path)
     if not path.is_file():
         raise ClipError(f"there is no file {path.name}")
-    size = path.stat().st_size
-    if size == 0:
-        raise ClipError(f"{path.name} is empty; expected a video file")
-    if size > limits.max_bytes:
-        raise ClipError(f"{path.name} has {size} bytes; expected at most {limits.max_bytes}")
+    return read_clip(io.FileIO(path), path.name, limits)
+
+
+def read_clip(file: io.FileIO, name: str, limits: ClipLimits) -> Clip:
+    """The clip in an open file, which it closes; nothing else is ever opened.
+
+    Args:
+        name: what messages call it.
+
+    Raises:
+        ClipError: as `open_clip`.
+    """
     try:
-        # format_whitelist leaves out playlists and concat lists, which open further files
-        container = av.open(
-            f"file:{path.resolve()}",
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise ClipError(f"{name} is empty; expected a video file")
+        if size > limits.max_bytes:
+            raise ClipError(f"{name} has {size} bytes; expected at most {limits.max_bytes}")
+        container = _container(file, name, limits)
+        try:
+            return Clip(file, container, _video_stream(container, name, limits), limits)
+        except BaseException:
+            container.close()
+            raise
+    except BaseException:
+        file.close()
+        raise
+
+
+def _container(file: io.FileIO, name: str, limits: ClipLimits) -> InputContainer:
+    try:
+        # playlists, manifests and lists are no formats here, no protocol is called "nothing",
+        # and whatever a demuxer may still ask for is refused
+        return av.open(
+            file,
+            "r",
             options={
-                "protocol_whitelist": "file",
+                "protocol_whitelist": "nothing",
                 "format_whitelist": _CONTAINERS,
                 "max_pixels": str(limits.frame.max_pixels),
             },
+            io_open=_refuse,
         )
-    except (av.FFmpegError, ValueError, UnicodeError) as error:
+    except (av.FFmpegError, ValueError) as error:
         raise ClipError(
-            f"{path.name} cannot be read: damaged, truncated, or not MP4, MOV, MKV, WebM, AVI or TS"
+            f"{name} cannot be read: damaged, truncated, or not MP4, MOV, MKV, WebM, AVI or TS"
         ) from error
-    try:
-        return Clip(container, _video_stream(container, path.name, limits), limits)
-    except BaseException:
-        container.close()
-        raise
+
+
+def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise ClipError("the clip names another file or URL; only itself is read")
 
 
 def _video_stream(container: InputContainer, name: str, limits: ClipLimits) -> VideoStream:

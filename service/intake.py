@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from service.decoder import Decoded, PacketDecoder, is_idr
-from service.pictures import DecodeError, Limits, Picture, decode_image, decode_rgb
+from service.decoder import Decoded, is_idr
+from service.decoder_process import DecoderPool, StreamDecoder
+from service.pictures import DecodeError, Limits, Picture, decode_rgb
 from service.protocol import Flags, Frame
 from service.queues import Closed, Queue
 
@@ -51,7 +52,7 @@ class Intake:
         live: keep the newest picture only; otherwise wait until it is taken.
         size: encoded video frames that may wait for the decoder.
         limits: of a frame.
-        pool: where decoding runs.
+        pool: where the process that decodes comes from.
         drop: told of every frame that gets no picture: seq, reason, message.
     """
 
@@ -61,17 +62,24 @@ class Intake:
         live: bool,
         size: int,
         limits: Limits,
-        pool: Executor,
+        pool: DecoderPool,
         drop: Drop,
     ) -> None:
-        self._kind, self._live, self._limits = kind, live, limits
-        self._pool, self._drop = pool, drop
-        self._codec = PacketDecoder(kind, limits) if kind in ("h264", "vp8") else None
+        self._live, self._limits, self._drop = live, limits, drop
+        self._codec = kind if kind == "h264" or kind == "vp8" else None
+        self._decoder = None if kind == "rgb" else StreamDecoder(pool, kind, limits)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="resq-decode")
         newest_encoded = live and self._codec is None
         self._waiting: Queue[_Arrival] = Queue(1 if newest_encoded else size)
         self._pictures: Queue[Ready] = Queue(1)
         self._held: dict[int, _Arrival] = {}
         self._skipping = False
+
+    async def open(self) -> None:
+        """Have a decoder ready before the first frame. Raises DecoderLost."""
+        if self._decoder is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self._decoder.open)
 
     def take(self, frame: Frame) -> None:
         """A frame arrived; never waits."""
@@ -84,7 +92,7 @@ class Intake:
             elif not self._waiting.offer(arrival):
                 self._drop(frame.seq, "overflow", None)
             return
-        if self._skipping and not is_idr(frame.body, self._codec.codec):
+        if self._skipping and not is_idr(frame.body, self._codec):
             self._drop(frame.seq, "waiting_for_idr", None)
             return
         self._skipping = not self._waiting.offer(arrival)
@@ -100,7 +108,11 @@ class Intake:
         return await self._pictures.get()
 
     async def run(self) -> None:
-        """Decode until `end`, one frame at a time, off the event loop."""
+        """Decode until `end`, one frame at a time, off the event loop.
+
+        Raises:
+            DecoderLost: the stream's decoder is gone; frames inside are not answered.
+        """
         try:
             while True:
                 await self._decode(await self._waiting.get())
@@ -109,12 +121,18 @@ class Intake:
         finally:
             self._pictures.close()
 
+    async def close(self) -> None:
+        """End the decoder's process and thread; for when `run` is over."""
+        if self._decoder is not None:
+            await asyncio.to_thread(self._decoder.close)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     async def _decode(self, arrival: _Arrival) -> None:
         frame, start = arrival.frame, time.perf_counter()
         self._held[frame.seq] = arrival
         loop = asyncio.get_running_loop()
         try:
-            pictures = await loop.run_in_executor(self._pool, self._pictures_of, frame)
+            pictures = await loop.run_in_executor(self._thread, self._pictures_of, frame)
         except DecodeError as error:
             self._drop(frame.seq, error.reason, str(error))
             del self._held[frame.seq]
@@ -129,12 +147,9 @@ class Intake:
             self._drop(seq, "no_picture", "the codec gave no picture for this frame")
 
     def _pictures_of(self, frame: Frame) -> list[Decoded]:
-        if self._codec is not None:
-            return self._codec.decode(frame.body, frame.seq)
-        if self._kind == "rgb":
-            image = decode_rgb(frame.body, frame.meta.get("shape"), self._limits)
-        else:
-            image = decode_image(frame.body, self._limits)
+        if self._decoder is not None:
+            return self._decoder.decode(frame.body, frame.seq)
+        image = decode_rgb(frame.body, frame.meta.get("shape"), self._limits)
         return [Decoded(frame.seq, image)]
 
     async def _hand_out(self, picture: Decoded, start: float) -> None:
@@ -154,10 +169,10 @@ class Intake:
             self._drop(displaced.seq, "superseded", None)
 
     async def _finish(self) -> None:
-        if self._codec is not None:
+        if self._codec is not None and self._decoder is not None:
             start = time.perf_counter()
             loop = asyncio.get_running_loop()
-            for picture in await loop.run_in_executor(self._pool, self._codec.flush):
+            for picture in await loop.run_in_executor(self._thread, self._decoder.flush):
                 await self._hand_out(picture, start)
         self._drop_held("no_picture")
 

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from service.clip_work import REPORT, Checkpoint, ClipWork, cut_back, kept_size, results_whole, tidy
 from service.config import Config
 from service.decoder import ClipError, ClipLimits
+from service.decoder_process import DecoderPool
 from service.durable import DamagedError, disk_full, put_in_place, write_in_place
 from service.engine import Engine, EngineError, StreamSpec
 from service.job_store import JobStore, Record, StoreError
@@ -194,10 +195,11 @@ class Jobs:
         engine: Engine,
         scheduler: Scheduler,
         metrics: Metrics,
+        decoders: DecoderPool,
         store: JobStore,
     ) -> None:
         self._config, self._engine, self._metrics = config, engine, metrics
-        self._store = store
+        self._decoders, self._store = decoders, store
         self._unsaved: set[Job] = set()
         self._folder = config.data_dir.resolve() / "clips"
         self._lane = scheduler.lane(Priority.CLIP)
@@ -360,14 +362,19 @@ class Jobs:
         self._become(job, state)
 
     async def _advance(self, job: Job) -> None:
-        work = await self._lane.run(
-            lambda: ClipWork(
-                self._engine, job.spec, job.upload, job.folder, self._limits, job.checkpoint
+        # decoding waits outside the lane: a decoder that hangs holds up no stream's inference
+        clip = await asyncio.to_thread(self._decoders.open_clip, job.upload, self._limits)
+        try:
+            work = await self._lane.run(
+                lambda: ClipWork(self._engine, job.spec, clip, job.folder, job.checkpoint)
             )
-        )
+        except BaseException:
+            clip.close()
+            raise
         try:
             job.expected = work.expected
-            while not job.cancelled and await self._lane.run(work.advance):
+            while not job.cancelled and await asyncio.to_thread(work.fetch):
+                await self._lane.run(work.advance)
                 job.results = work.results
                 if work.checkpoint is not job.checkpoint:
                     job.checkpoint = work.checkpoint

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 __all__ = [
+    "IMAGE_FORMATS",
     "DecodeError",
     "Limits",
     "Picture",
@@ -21,7 +22,7 @@ __all__ = [
 ]
 
 Picture = NDArray[np.uint8]
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,11 @@ def decode_image(data: bytes, limits: Limits) -> Picture:
 
     Raises:
         DecodeError: not such a picture, damaged, or outside the limits.
+        MemoryError: there is not enough for it.
     """
     check_bytes(data, limits)
     try:
-        with Image.open(io.BytesIO(data), formats=_IMAGE_FORMATS) as picture:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as picture:
             check_size(*picture.size, limits)
             return np.asarray(picture.convert("RGB"), dtype=np.uint8)
     except DecodeError:
@@ -83,6 +85,8 @@ def decode_image(data: bytes, limits: Limits) -> Picture:
         ) from error
     except UnidentifiedImageError as error:
         raise DecodeError("bad_frame", "not a JPEG, PNG or WebP picture") from error
+    except MemoryError:
+        raise
     except Exception as error:  # codecs raise what they like on hostile bytes
         raise DecodeError(
             "bad_frame", f"not a readable JPEG, PNG or WebP: {short(error)}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from service.config import Config
+from service.decoder_process import DecoderPool
 from service.engine import Engine, StreamSpec
 from service.messages import PoseStart, VosStart
 from service.metrics import Metrics
@@ -22,14 +22,14 @@ class Services:
         config: settings.
         engine: runs models.
         scheduler: whose turn it is to use the engine.
-        decoders: threads that decode frames.
+        decoders: processes that decode frames.
         metrics: counters.
     """
 
     config: Config
     engine: Engine
     scheduler: Scheduler
-    decoders: Executor
+    decoders: DecoderPool
     metrics: Metrics
 
     def spec(

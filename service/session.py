@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from service.active_stream import ActiveStream
+from service.decoder_process import DecoderLost
 from service.engine import EngineError
 from service.protocol import (
     Close,
@@ -72,7 +73,7 @@ class Session:
         running = start
         async with asyncio.TaskGroup() as group:
             loops = (
-                running.intake.run(),
+                running.decode(),
                 running.infer(),
                 running.report(),
                 running.send(),
@@ -144,6 +145,11 @@ class Session:
         self._running = ActiveStream(
             self._services, self._protocol, self._transport, stream, options, lane, self._halt
         )
+        try:
+            await self._running.intake.open()
+        except DecoderLost as lost:
+            refused = self._protocol.refuse(lost.reason, str(lost), close=Close.INTERNAL)
+            return await self._refuse(refused)
         await self._transport.send(self._protocol.started(self._running.started(name)))
         return self._running
 

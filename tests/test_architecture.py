@@ -40,8 +40,9 @@ QUANTIZATION = tuple(
 )
 RULES = {
     "resq_core never knows the service": lambda p: inside(p, "resq_core/") and uses(p, "service"),
-    "only decoder and encoder import av": lambda p: (
-        uses(p, "av") and not inside(p, "service/decoder.py", "service/encoder.py")
+    "only decoder, its process and encoder import av": lambda p: (
+        uses(p, "av")
+        and not inside(p, "service/decoder.py", "service/decoder_child.py", "service/encoder.py")
     ),
     "only app, routes and security import FastAPI": lambda p: (
         uses(p, "fastapi", "starlette")

@@ -16,7 +16,7 @@ from resq_core.backends import Backend
 from resq_core.errors import OptionError
 from service.clip_work import ClipWork, tidy
 from service.config import load_config
-from service.decoder import ClipLimits
+from service.decoder import open_clip
 from service.engine import StreamSpec
 from service.local_engine import LocalEngine, open_shelves, shelf_models
 from service.messages import PoseStart, VosStart, parse_box
@@ -52,7 +52,7 @@ def run(
     errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (
-        closing(ClipWork(engine, spec, clip, out, ClipLimits())) as work,
+        closing(ClipWork(engine, spec, open_clip(clip), out)) as work,
         Progress(*columns, TimeRemainingColumn(), console=errors) as bar,
     ):
         total = min(filter(None, (work.expected, max_frames)), default=None)

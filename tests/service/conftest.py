@@ -161,8 +161,9 @@ def serve(engine: SlowEngine, tmp_path: Path) -> Iterator[Callable[..., str]]:
     with ExitStack() as stack:
 
         def start(**settings: Any) -> str:
-            given = {"model": "tiny", "threads": 1, "data_dir": tmp_path / "data"}
-            given |= {"requests_per_minute": 100_000} | settings  # tests ask again and again
+            given: dict[str, Any] = {"model": "tiny", "threads": 1, "decoders": 0}
+            given |= {"data_dir": tmp_path / "data", "requests_per_minute": 100_000}
+            given |= settings  # tests ask again and again
             server = Server(Config(**given), engine, log_level="warning")
             return stack.enter_context(running(server))
 

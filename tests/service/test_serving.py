@@ -19,7 +19,7 @@ from resq_core.backends.extension import native_status
 from service.cli import app
 from service.clip_work import ClipWork
 from service.config import Config
-from service.decoder import ClipLimits
+from service.decoder import open_clip
 from service.encoder import VideoWriter
 from service.engine import StreamSpec
 from service.local_engine import LocalEngine, Model
@@ -98,7 +98,7 @@ def test_a_clips_lines_and_report_carry_the_backend(
         for i in range(3):
             video.write(colour(i))
     engine = LocalEngine({"tiny": Model(CARD, lambda: on("reference", quantized))})
-    work = ClipWork(engine, StreamSpec("tiny"), tmp_path / "clip.mp4", tmp_path, ClipLimits())
+    work = ClipWork(engine, StreamSpec("tiny"), open_clip(tmp_path / "clip.mp4"), tmp_path)
     while work.advance():
         pass
     work.close()
