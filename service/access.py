@@ -109,7 +109,10 @@ class Access:
         Raises:
             Problem: 429, it is more than the rest of the day's.
         """
-        self._spend(self._uploads, caller, "upload_bytes_per_day", count)
+        wait = self._uploads.take(caller.name, count)
+        if wait > 0:
+            self._uploads.empty(caller.name)  # the bytes have come, whatever becomes of them
+            raise self._too_much(wait, "upload_bytes_per_day")
 
     def announce(self, caller: Caller, count: int) -> None:
         """Look whether a body of so many bytes would pass, before any of it is read.
@@ -190,8 +193,8 @@ class Access:
         local = _is_loopback(asked.address) and _is_loopback(_host(asked.host)[0])
         return self._config.metrics_open or local
 
-    def _spend(self, rate: Rate, caller: Caller, setting: str, count: int = 1) -> None:
-        wait = rate.take(caller.name, count)
+    def _spend(self, rate: Rate, caller: Caller, setting: str) -> None:
+        wait = rate.take(caller.name)
         if wait > 0:
             raise self._too_much(wait, setting)
 

@@ -45,12 +45,18 @@ class Rate:
     def take(self, caller: str, count: float = 1.0) -> float:
         """Take `count` if it is there; returns the seconds to wait, 0 if it was taken."""
         wait = self.wait(caller, count)
-        level = self._level(caller) - (count if wait == 0 else 0.0)
+        self._set(caller, self._level(caller) - (count if wait == 0 else 0.0))
+        return wait
+
+    def empty(self, caller: str) -> None:
+        """Take all that is there."""
+        self._set(caller, 0.0)
+
+    def _set(self, caller: str, level: float) -> None:
         self._buckets[caller] = level, self._clock()
         self._buckets.move_to_end(caller)
         if len(self._buckets) > self._callers:
             self._buckets.popitem(last=False)
-        return wait
 
     def _level(self, caller: str) -> float:
         level, when = self._buckets.get(caller, (self._amount, 0.0))

@@ -71,7 +71,7 @@ class Page:
     async def until(self, expression: str, seconds: float = 60.0) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
         while not await self.value(expression):
-            status = await self.value("document.getElementById('status').textContent")
+            status = await self.value("document.getElementById('status')?.textContent")
             late = asyncio.get_running_loop().time() > deadline
             assert not late, f"{expression} did not come true; status {status!r}, log {self.log}"
             await asyncio.sleep(0.1)
@@ -104,7 +104,8 @@ async def page(address: str, folder: Path) -> AsyncIterator[Page]:
                     await found.call(f"{name}.enable")
                 await found.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
                 await found.call("Page.navigate", url=address)
-                await found.until("document.readyState === 'complete'")
+                ready = "document.readyState === 'complete'"
+                await found.until(f"location.href.startsWith({address!r}) && {ready}")
                 yield found
         finally:
             process.terminate()
