@@ -319,7 +319,7 @@ def test_metrics_are_for_this_machine_and_for_admins(serve: Serve, data: Path, k
         assert httpx.get(url, headers=headers | bearer(key)).status_code == 200
     stream = bearer(add_key(data, "s", (Scope.STREAM,))[1])
     assert httpx.get(url, headers=stream | through_proxy).status_code == 403
-    opened = serve(metrics_open=True)
+    opened = serve(metrics_open=True, require_keys=True, data_dir=data.parent / "other")
     assert httpx.get(f"{opened}/metrics", headers=through_proxy).status_code == 200
 
 

@@ -23,7 +23,7 @@ from resq_core import QuantizedModel
 from service import job_store
 from service.clip_work import Checkpoint, ClipWork
 from service.config import Config
-from service.decoder import ClipLimits, open_clip
+from service.decoder import open_clip
 from service.encoder import VideoWriter
 from service.engine import Engine, StreamSpec
 from service.job_store import JobStore
@@ -73,7 +73,7 @@ def work(
     engine: Engine, clip: Path, folder: Path, frames: int, checkpoint: Checkpoint | None = None
 ) -> ClipWork:
     """Work that has read so many frames, to its end if there are fewer."""
-    started = ClipWork(engine, SPEC, clip, folder, ClipLimits(), checkpoint)
+    started = ClipWork(engine, SPEC, open_clip(clip), folder, checkpoint)
     for _ in range(frames):
         if not started.advance():
             break
@@ -231,7 +231,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(serve: Serve, tmp_path: Path) 
     host, port = address.removeprefix("http://").split(":")
     folder = tmp_path / "data" / "clips"
     with socket.create_connection((host, int(port))) as client:
-        head = "POST /v1/clips HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+        head = "POST /v1/clips HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
         client.sendall(head.encode() + bytes(50_000))
         deadline = time.monotonic() + 30
         while not list(folder.glob("*/clip.part")):
@@ -317,7 +317,7 @@ def test_a_pose_goes_on_from_its_first_frame(
     engine: SlowEngine, clip: Path, tmp_path: Path
 ) -> None:
     spec = StreamSpec("marker", period=3, pose=PoseStart(box=[2, 2, 40, 40], follow=True))
-    cut = ClipWork(engine, spec, clip, tmp_path / "cut", ClipLimits())
+    cut = ClipWork(engine, spec, open_clip(clip), tmp_path / "cut")
     for _ in range(8):
         cut.advance()
     assert cut.checkpoint is None, "the crop after an anchor depends on what came before it"

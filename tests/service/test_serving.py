@@ -101,7 +101,8 @@ def test_a_clips_lines_and_report_carry_the_backend(
     work = ClipWork(engine, StreamSpec("tiny"), open_clip(tmp_path / "clip.mp4"), tmp_path)
     while work.advance():
         pass
+    report = work.finish()
     work.close()
     lines = (tmp_path / "results.ndjson").read_text().splitlines()
     assert [json.loads(line)["backend"] for line in lines] == ["reference"] * 3
-    assert work.report()["backend"] == "reference"
+    assert report["backend"] == "reference"
