@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from service.outbox import Outbox, Result
 from service.pictures import Limits
 from service.protocol import Close, Flags, FrameReceived, ServerProtocol, dump
 from service.queues import Closed
+from service.registry import Slot
 from service.results import encode_blobs, result_meta
 from service.scheduler import Lane
 from service.services import Services
@@ -33,6 +35,7 @@ from service.transport import Disconnected, Stop, Transport
 __all__ = ["ActiveStream"]
 
 _STATS_EVERY = 1.0
+_MAX_UPDATES = 16  # that wait for the next frame; the oldest go
 
 
 class ActiveStream:
@@ -42,33 +45,50 @@ class ActiveStream:
         self,
         services: Services,
         protocol: ServerProtocol,
-        transport: Transport,
         stream: EngineStream,
         options: StreamStart,
         lane: Lane,
         halt: Callable[[Stop], None],
     ) -> None:
-        self._services, self._protocol, self._transport = services, protocol, transport
+        self._services, self._protocol = services, protocol
         self._stream, self._options = stream, options
         self._halt = halt
         self._outputs, self._model = options.outputs, stream.spec.model
         self._card = services.engine.card(self._model)
-        config = services.config
+        self.intake, self.outbox = self._queues()
+        self._lane = lane
+        self._updates: deque[StreamUpdate] = deque(maxlen=_MAX_UPDATES)
+        self._refused: list[EngineError] = []
+        self._opened, self._cache = time.perf_counter(), 0
+        services.metrics.streams_active.labels(self._model).inc()
+
+    def _queues(self) -> tuple[Intake, Outbox]:
+        """What one connection has for itself, the decoder included."""
+        config, options = self._services.config, self._options
         live = options.mode == "live"
-        self.outbox = Outbox(newest_wins=live)
-        self.intake = Intake(
+        intake = Intake(
             options.input,
             live,
             config.intake if live else max(config.intake, config.credits),
             Limits(config.max_frame_bytes, config.max_pixels),
-            services.decoders,
+            self._services.decoders,
             self._drop,
         )
-        self._lane = lane
-        self._updates: list[StreamUpdate] = []
-        self._refused: list[EngineError] = []
-        self._opened, self._cache = time.perf_counter(), 0
-        services.metrics.streams_active.labels(self._model).inc()
+        return intake, Outbox(newest_wins=live)
+
+    async def open(self) -> None:
+        """Be ready for the first frame of a connection. Raises DecoderLost."""
+        await self.intake.open()
+
+    async def pause(self) -> None:
+        """The connection broke: what is on its way is dropped, what was learnt stays.
+
+        Encoded video begins anew at an IDR, in another decoder: access units are missing.
+        """
+        await self.intake.close()
+        await self._lane.idle()
+        self._drop_rest("disconnected")  # there is nobody to tell
+        self.intake, self.outbox = self._queues()
 
     def describe(self) -> dict[str, Any]:
         """Facts for people and programs."""
@@ -86,12 +106,12 @@ class ActiveStream:
             "state_bytes": self._cache,
         }
 
-    def started(self, name: str) -> Started:
+    def started(self, slot: Slot, resumed: bool) -> Started:
         """The answer to `stream.start`."""
         spec, options, joints = self._stream.spec, self._options, self._card.joint_set
         return Started.model_validate(
             {
-                "id": name,
+                "id": slot.id,
                 "model": spec.model,
                 "task": self._card.task,
                 "precision": spec.precision,
@@ -108,6 +128,8 @@ class ActiveStream:
                 "joints": joints.names if joints else (),
                 "skeleton": joints.skeleton if joints else (),
                 "credits": self._services.config.credits,
+                "resume": slot.resume,
+                "resumed": self._protocol.ledger if resumed else None,
             }
         )
 
@@ -118,8 +140,6 @@ class ActiveStream:
 
     def update(self, options: StreamUpdate) -> None:
         """Remember new options for the next frame; they are in range already."""
-        if len(self._updates) >= 16:
-            self._updates.pop(0)
         self._updates.append(options)
 
     def _drop(self, seq: int, reason: str, message: str | None) -> None:
@@ -146,9 +166,8 @@ class ActiveStream:
 
     async def _step(self, ready: Ready) -> None:
         anchor = "requested" if Flags.ANCHOR in ready.flags else None
-        updates, self._updates = self._updates, []
         try:
-            result = await self._lane.run(lambda: self._work(ready, anchor, updates))
+            result = await self._lane.run(lambda: self._work(ready, anchor))
         except FrameError as error:
             self._drop(ready.seq, "bad_frame", str(error))
             return
@@ -164,9 +183,9 @@ class ActiveStream:
         if displaced is not None:
             self._drop(displaced.meta.seq, "slow_reader", None)
 
-    def _work(self, ready: Ready, anchor: str | None, updates: list[StreamUpdate]) -> Result | None:
-        for update in updates:
-            self._apply(update)
+    def _work(self, ready: Ready, anchor: str | None) -> Result | None:
+        while self._updates:
+            self._apply(self._updates.popleft())
         outputs, start = self._outputs, time.perf_counter()
         deadline = self._options.deadline_ms
         if deadline is not None and (start - ready.received) * 1000 > deadline:
@@ -238,18 +257,18 @@ class ActiveStream:
             mean_bits=t.mean_bits,
         )
 
-    async def send(self) -> None:
+    async def send(self, transport: Transport) -> None:
         """Send what waits; a client that does not read is closed."""
         try:
             while (item := await self.outbox.get()) is not None:
                 data = item if isinstance(item, str) else self._pack(item)
                 async with asyncio.timeout(self._services.config.send_timeout):
-                    await self._transport.send(data)
+                    await transport.send(data)
             self._halt(Stop(Close.NORMAL, "ended"))
         except TimeoutError:
             self._halt(Stop(Close.SLOW_READER, "slow_reader"))
         except Disconnected:
-            self._halt(Stop(Close.NORMAL, "disconnected"))
+            pass  # who listens learns more
 
     def _pack(self, item: Result) -> bytes:
         self._services.metrics.frames.labels(self._model, "answered").inc()
@@ -264,9 +283,7 @@ class ActiveStream:
         while (item := await self.outbox.get()) is not None:
             if isinstance(item, str):
                 texts.append(item)
-        for text in self._protocol.drop_all(reason):
-            self._services.metrics.dropped.labels(self._model, reason).inc()
-            texts.append(text)
+        texts += self._drop_rest(reason)
         p, t = self._protocol, self._stream.totals
         ended = Ended(
             reason=reason,
@@ -287,6 +304,13 @@ class ActiveStream:
         self._services.metrics.streams_active.labels(self._model).dec()
         self._services.metrics.streams_ended.labels(self._model, reason).inc()
         return [*texts, dump(ended)]
+
+    def _drop_rest(self, reason: str) -> list[str]:
+        """Answer every frame on its way with a drop; the texts that say so."""
+        texts = self._protocol.drop_all(reason)
+        if texts:
+            self._services.metrics.dropped.labels(self._model, reason).inc(len(texts))
+        return texts
 
 
 def _ms(start: float, end: float) -> float:

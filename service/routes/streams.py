@@ -29,7 +29,8 @@ class _Socket:
     async def receive(self) -> str | bytes:
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
-            raise Disconnected
+            # uvicorn gives a reason, be it empty, where one side has closed
+            raise Disconnected(vanished="reason" not in message)
         text: str | None = message.get("text")
         if text is not None:
             return text
@@ -62,7 +63,7 @@ async def stream(socket: WebSocket, here: Here) -> None:
     await socket.accept(SUBPROTOCOL)
     caller: Caller = socket.state.caller
     try:
-        slot = here.registry.admit(caller.name)
+        slot = here.registry.admit(caller.name, may_resume=True)
     except (FullError, QuotaError) as error:
         full = isinstance(error, FullError)
         code = Close.FULL if full else Close.QUOTA

@@ -62,10 +62,17 @@ def drops(answers: list[Answer]) -> dict[int, str]:
 
 
 @contextlib.asynccontextmanager
-async def raw(address: str, *start: Any, offer: str = SUBPROTOCOL) -> AsyncIterator[Any]:
+async def raw(
+    address: str,
+    *start: Any,
+    offer: str = SUBPROTOCOL,
+    headers: dict[str, str] | None = None,
+) -> AsyncIterator[Any]:
     """A bare connection that has sent `start`."""
     url = address.replace("http", "ws") + "/v1/streams"
-    async with connect_raw(url, subprotocols=[Subprotocol(offer)], compression=None) as socket:
+    async with connect_raw(
+        url, subprotocols=[Subprotocol(offer)], compression=None, additional_headers=headers
+    ) as socket:
         for message in start:
             data = message if isinstance(message, (str, bytes)) else json.dumps(message)
             await socket.send(data)
@@ -385,7 +392,7 @@ async def test_without_the_subprotocol(serve: Serve) -> None:
 
 async def test_a_client_that_vanishes_leaves_nothing(serve: Serve, engine: SlowEngine) -> None:
     engine.seconds = 0.1
-    address = serve(max_streams=1)
+    address = serve(max_streams=1, idle_timeout=0.5)
     for _ in range(3):
         async with raw(address, {"type": "stream.start"}) as socket:
             await socket.recv()
