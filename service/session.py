@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from service.active_stream import ActiveStream
+from service.admission import open_stream
+from service.capacity import OverCapacityError
 from service.decoder_process import DecoderLost
 from service.engine import EngineError
 from service.protocol import (
@@ -226,22 +228,17 @@ class Session:
             full = isinstance(error, FullError)
             self._services.metrics.rejects.labels("full" if full else "too_much").inc()
             return refuse("full", str(error), close=Close.FULL if full else Close.QUOTA)
-        spec = self._services.spec(
-            options.model,
-            options.precision,
-            options.period,
-            options.threshold,
-            options.policy,
-            options.reference,
-            options.pose,
-            options.vos,
-        )
         lane = self._services.scheduler.lane()
         try:
-            stream = await lane.run(lambda: self._services.engine.open(spec))
+            stream, share = await open_stream(self._services, options, lane)
         except EngineError as error:
             return refuse("bad_options", str(error), error.field, Close.BAD_OPTIONS)
-        return ActiveStream(self._services, self._protocol, stream, options, lane, self._halt)
+        except OverCapacityError as error:
+            self._services.metrics.rejects.labels("capacity").inc()
+            return refuse("over_capacity", str(error), error.field, Close.FULL)
+        return ActiveStream(
+            self._services, self._protocol, stream, share, options, lane, self._halt
+        )
 
     async def _hand_over(self, transport: Transport, token: str) -> Stop:
         """Let the stream of this token go on over this connection, for as long as it does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
@@ -86,8 +87,13 @@ async def _watch(here: Context, caller: Caller, session: Session) -> None:
 
 @router.get("")
 async def list_streams(here: Here) -> dict[str, Any]:
-    """Active streams."""
-    return {"streams": [s.describe() for s in here.registry.sessions.values()]}
+    """Active streams, and the load: workers there are, those that streams may claim (`limit`), what
+    declared streams claim (`reserved`), and how many were busy lately (`measured`).
+    """
+    return {
+        "streams": [s.describe() for s in here.registry.sessions.values()],
+        "load": here.services.capacity.describe(time.perf_counter()),
+    }
 
 
 @router.get("/{name}")

@@ -176,7 +176,7 @@ async def test_live_answers_the_newest_and_counts_the_rest(
 
 async def test_a_deadline_drops_what_comes_too_late(serve: Serve, engine: SlowEngine) -> None:
     engine.seconds = 0.2
-    options = StreamStart(mode="lossless", deadline_ms=100)
+    options = StreamStart(mode="lossless", deadline_ms=500)
     answers = await talk(serve(), options, [encoded(colour(i)) for i in range(4)])
     assert set(drops(answers).values()) == {"deadline"}
     assert 0 < ended(answers).results < 4
@@ -377,7 +377,7 @@ async def test_admission_and_release(serve: Serve, engine: SlowEngine) -> None:
         assert "'door' is active" in messages[0]["message"]
         assert code == Close.DUPLICATE
         assert [s["id"] for s in httpx.get(f"{address}/v1/streams").json()["streams"]] == ["door"]
-    await eventually(lambda: httpx.get(f"{address}/v1/streams").json() == {"streams": []})
+    await eventually(lambda: httpx.get(f"{address}/v1/streams").json()["streams"] == [])
     async with raw(address, start) as again:
         assert json.loads(await again.recv())["type"] == "stream.started"
     assert metric(address, "resq_admission_rejects_total") == 1
