@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from service.client import Answer, RemoteError, Result, connect
 from service.keys import Scope, add_key
 from service.masks import unpack_ids
+from service.messages import Drop, Ended, Outputs, StreamStart, StreamUpdate
 from service.protocol import Close
 from service.registry import DuplicateIdError, FullError, QuotaError, Registry
 from service.transport import Transport
@@ -310,3 +313,100 @@ async def test_an_id_passes_on_within_one_client_only() -> None:
     assert session.reason == "replaced"
     slot.release()
     assert registry.sessions == {"door": heir}
+
+
+class Network:
+    """A TCP proxy in front of a server that can be cut and mended."""
+
+    def __init__(self, address: str) -> None:
+        self._host, port = address.removeprefix("http://").split(":")
+        self._port, self.whole = int(port), True
+        self._ends: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Network:
+        self._server = await asyncio.start_server(self._join, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Every connection breaks; none is made before `whole` is true again."""
+        self.whole = False
+        for end in self._ends:
+            end.transport.abort()
+        self._ends.clear()
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.whole:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
+        self._ends |= {writer, far_writer}
+        with contextlib.suppress(OSError):
+            await asyncio.gather(_pipe(reader, far_writer), _pipe(far_reader, writer))
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def test_the_client_comes_back_by_itself(serve: Serve, engine: SlowEngine) -> None:
+    engine.seconds = 0.02
+    options = StreamStart(mode="lossless", outputs=Outputs(mask="none"))
+    async with Network(serve()) as network:
+        async with connect(network.address, options, patience=30) as stream:
+
+            async def feed() -> None:
+                for i in range(40):
+                    await stream.send(encoded(colour(i)))
+                    if i in (10, 25):
+                        network.cut()
+                        await asyncio.sleep(0.3)
+                        network.whole = True
+                await stream.update(StreamUpdate(period=9))
+                await stream.end()
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(feed())
+                answers = [answer async for answer in stream]
+    last = answers[-1]
+    assert isinstance(last, Ended)
+    assert last.received == last.results + last.drops
+    settled = [a.meta.seq if isinstance(a, Result) else a.seq for a in answers[:-1] if is_answer(a)]
+    assert sorted(settled) == list(range(40)), "each frame has one answer"
+    lost = {a.seq for a in answers if isinstance(a, Drop)}
+    assert {a.reason for a in answers if isinstance(a, Drop)} == {"disconnected"}
+    assert 1 <= len(lost) <= 12
+    assert stream.started.resumed is not None
+
+
+def is_answer(answer: Answer) -> TypeGuard[Result | Drop]:
+    return isinstance(answer, (Result, Drop))
+
+
+async def test_the_clients_patience_ends(serve: Serve) -> None:
+    async with Network(serve()) as network:
+        for patience, words in ((0.0, "broke off"), (0.5, "did not come back within 0.5 s")):
+            network.whole = True
+            async with connect(network.address, StreamStart(), patience=patience) as stream:
+                network.cut()
+                with pytest.raises(RemoteError, match=words):
+                    await stream.receive()
+
+
+async def test_a_client_that_comes_back_too_late_is_told_so(serve: Serve) -> None:
+    address = serve(idle_timeout=0.3)
+    async with Network(address) as network:
+        async with connect(network.address, StreamStart(), patience=20) as stream:
+            network.cut()
+            await eventually(lambda: state(address) == [])
+            network.whole = True
+            with pytest.raises(RemoteError, match="no stream of yours has this token"):
+                await stream.receive()
