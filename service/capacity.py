@@ -7,15 +7,14 @@ threads: times are passed in.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from service.costs import Costs, Meter
 from service.degrade import Effects
 
-__all__ = ["Capacity", "Costs", "OverCapacityError", "Share"]
+__all__ = ["Capacity", "OverCapacityError", "Share"]
 
-_SAMPLES = 32  # frames of a kind that the figures are taken from
 _OWN_FRAMES = 16  # after which a stream's own figures count, not those of its model
 _MAX_MODELS = 256
 _BURST = 2.0  # frames that may come at once and still be within the rate
@@ -37,51 +36,6 @@ class OverCapacityError(Exception):
         self.field = field
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Seconds of one worker's time: an anchor, and a residual frame."""
-
-    anchor: float
-    residual: float
-
-    def per_frame(self, period: int) -> float:
-        """The average of a period."""
-        return (self.anchor + (period - 1) * self.residual) / period
-
-
-class _Meter:
-    """The last frames of each kind. Means without the extremes: the first frame of a size plans
-    its work, and a pause of the machine says nothing of a frame."""
-
-    def __init__(self) -> None:
-        self.frames = 0
-        self._anchors: deque[float] = deque(maxlen=_SAMPLES)
-        self._residuals: deque[float] = deque(maxlen=_SAMPLES)
-
-    def note(self, is_anchor: bool, seconds: float) -> None:
-        self.frames += 1
-        (self._anchors if is_anchor else self._residuals).append(seconds)
-
-    def costs(self, otherwise: Costs | None = None) -> Costs | None:
-        """Figures so far; a kind that never came costs what it does otherwise, or like the other
-        kind. None before any frame."""
-        anchor, residual = _mean(self._anchors), _mean(self._residuals)
-        if otherwise is not None:
-            anchor = otherwise.anchor if anchor is None else anchor
-            residual = otherwise.residual if residual is None else residual
-        if anchor is None:
-            return None if residual is None else Costs(residual, residual)
-        return Costs(anchor, anchor if residual is None else residual)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    if not values:
-        return None
-    cut = math.ceil(len(values) / 10) if len(values) > 2 else 0
-    kept = sorted(values)[cut : len(values) - cut]
-    return sum(kept) / len(kept)
-
-
 class Share:
     """What one stream has of the workers' time. The event loop owns it.
 
@@ -90,9 +44,9 @@ class Share:
         period: T as the client wants it.
     """
 
-    def __init__(self, of_model: _Meter, fps: float | None, period: int, live: bool) -> None:
+    def __init__(self, of_model: Meter, fps: float | None, period: int, live: bool) -> None:
         self.fps, self.period = fps, period
-        self._of_model, self._own, self._live = of_model, _Meter(), live
+        self._of_model, self._own, self._live = of_model, Meter(), live
         self._noted = -math.inf
         self._since_anchor = 0
         self._tokens, self._counted = _BURST, -math.inf
@@ -160,7 +114,7 @@ class Capacity:
         self._over_since: float | None = None
         self._room_since: float | None = None
         self._lowered_at, self._patience = -math.inf, _LOWER_AFTER
-        self._meters: OrderedDict[tuple[str, str], _Meter] = OrderedDict()
+        self._meters: OrderedDict[tuple[str, str], Meter] = OrderedDict()
         self._shares: set[Share] = set()
         self._busy, self._busy_at = 0.0, 0.0
 
@@ -317,10 +271,10 @@ class Capacity:
             f"{free:.2f} of {self.limit:.2f} are free for one stream, {fits}",
         )
 
-    def _meter(self, model: str, precision: str) -> _Meter:
+    def _meter(self, model: str, precision: str) -> Meter:
         key = model, precision
         if key not in self._meters:
-            self._meters[key] = _Meter()
+            self._meters[key] = Meter()
             if len(self._meters) > _MAX_MODELS:
                 self._meters.popitem(last=False)
         self._meters.move_to_end(key)

@@ -61,8 +61,8 @@ class Config(BaseSettings):
         max_streams: WebSocket connections at the same time.
         idle_timeout: how long a client may say nothing, or a stream whose connection broke waits.
         send_timeout: how long a client may not read.
-        ping_timeout: how long a connection is quiet before it is asked whether it lives, and how
-            long the answer may take.
+        ping_timeout: after which a connection is asked whether it lives, and within which it must
+            answer; twice that is to be less than idle_timeout, or what breaks cannot be resumed.
         credits: frames that a client may have on their way.
         intake: encoded video frames that may wait for the decoder.
         model, precision, period, threshold: what a stream gets that does not say;

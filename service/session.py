@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from service.active_stream import ActiveStream
 from service.admission import open_stream
 from service.capacity import OverCapacityError
+from service.connection import Connection
 from service.decoder_process import DecoderLost
 from service.engine import EngineError
 from service.protocol import (
@@ -38,15 +38,6 @@ __all__ = ["Session"]
 T = TypeVar("T")
 _log = logging.getLogger("resq.session")
 _CLOSES = {"shutdown": Close.SHUTDOWN, "key_revoked": Close.UNAUTHORIZED}
-_FAREWELL_SECONDS = 3.0  # for the last words to a client; less than a server waits for its end
-
-
-@dataclass(eq=False, slots=True)
-class _Connection:
-    """One of a stream's connections. `over` is set when the stream is done with it."""
-
-    transport: Transport
-    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Session:
@@ -55,8 +46,8 @@ class Session:
     def __init__(self, services: Services, transport: Transport, slot: Slot) -> None:
         self._services, self._slot = services, slot
         self._protocol = ServerProtocol()
-        self._connection: _Connection | None = _Connection(transport)
-        self._next: _Connection | None = None
+        self._connection: Connection | None = Connection(transport)
+        self._next: Connection | None = None
         self._came = asyncio.Event()  # `_next` did
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
@@ -87,7 +78,7 @@ class Session:
         """Go on over another connection; returns when that is over."""
         if self._next is not None:
             self._dismiss(self._next, Stop(Close.DUPLICATE, "resumed_elsewhere"))
-        connection = self._next = _Connection(transport)
+        connection = self._next = Connection(transport)
         self._came.set()
         self._break()
         await connection.over.wait()
@@ -296,22 +287,12 @@ class Session:
                 self._dismiss(self._connection, stop, ended)
             await asyncio.gather(*self._dismissing)
 
-    def _dismiss(self, connection: _Connection, stop: Stop, words: Sequence[str] = ()) -> None:
-        """Say some last words and close, while others go on; bounded however the client reads."""
-        task = asyncio.ensure_future(self._farewell(connection, stop, words))
+    def _dismiss(self, connection: Connection, stop: Stop, words: Sequence[str] = ()) -> None:
+        """End a connection while others go on."""
+        if stop.reason == "disconnected":
+            connection.over.set()
+            return
+        self._services.metrics.closes.labels(str(int(stop.close))).inc()
+        task = asyncio.ensure_future(connection.farewell(stop, words))
         self._dismissing.add(task)
         task.add_done_callback(self._dismissing.discard)
-
-    async def _farewell(self, connection: _Connection, stop: Stop, words: Sequence[str]) -> None:
-        transport = connection.transport
-        try:
-            if stop.reason == "disconnected":
-                return
-            self._services.metrics.closes.labels(str(int(stop.close))).inc()
-            with contextlib.suppress(Disconnected, TimeoutError):
-                async with asyncio.timeout(_FAREWELL_SECONDS):
-                    for text in () if stop.close is Close.SLOW_READER else words:
-                        await transport.send(text)
-                    await transport.close(int(stop.close), stop.reason)
-        finally:
-            connection.over.set()

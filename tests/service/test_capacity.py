@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from service.capacity import Capacity, Costs, OverCapacityError, Share
+from service.capacity import Capacity, OverCapacityError, Share
 from service.config import ConfigError, load_config
+from service.costs import Costs
 from service.degrade import Effects, Measure, levels
 
 M, P = "street", "W8A8->W8A4"
