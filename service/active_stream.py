@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from service.capacity import OverCapacityError, Share
 from service.decoder_process import DecoderLost
-from service.engine import EngineError, EngineStream, FrameError
+from service.degrade import Effects
+from service.engine import EngineStream, FrameError
 from service.intake import Intake, Ready
 from service.messages import (
     Ended,
@@ -19,15 +21,15 @@ from service.messages import (
     Stats,
     StreamStart,
     StreamUpdate,
-    Timings,
 )
 from service.outbox import Outbox, Result
 from service.pictures import Limits
 from service.protocol import Close, Flags, FrameReceived, ServerProtocol, dump
 from service.queues import Closed
-from service.results import encode_blobs, result_meta
-from service.scheduler import Lane
+from service.registry import Slot
+from service.scheduler import Lane, Priority
 from service.services import Services
+from service.stepper import Stepper
 from service.transport import Disconnected, Stop, Transport
 
 __all__ = ["ActiveStream"]
@@ -42,33 +44,51 @@ class ActiveStream:
         self,
         services: Services,
         protocol: ServerProtocol,
-        transport: Transport,
         stream: EngineStream,
+        share: Share,
         options: StreamStart,
         lane: Lane,
         halt: Callable[[Stop], None],
     ) -> None:
-        self._services, self._protocol, self._transport = services, protocol, transport
-        self._stream, self._options = stream, options
+        self._services, self._protocol = services, protocol
+        self._stream, self._share, self._options = stream, share, options
         self._halt = halt
-        self._outputs, self._model = options.outputs, stream.spec.model
+        self._model = stream.spec.model
         self._card = services.engine.card(self._model)
-        config = services.config
-        live = options.mode == "live"
-        self.outbox = Outbox(newest_wins=live)
-        self.intake = Intake(
-            options.input,
+        self._stepper = Stepper(stream, options, self._card.colours)
+        self._live = options.mode == "live"
+        self.intake, self.outbox = self._queues()
+        self._lane = lane
+        self._turn = 0
+        self._opened, self._cache = time.perf_counter(), 0
+        services.metrics.streams_active.labels(self._model).inc()
+
+    def _queues(self) -> tuple[Intake, Outbox]:
+        """What one connection has for itself, the decoder included."""
+        config, live = self._services.config, self._live
+        intake = Intake(
+            self._options.input,
             live,
             config.intake if live else max(config.intake, config.credits),
             Limits(config.max_frame_bytes, config.max_pixels),
-            services.decoders,
+            self._services.decoders,
             self._drop,
         )
-        self._lane = lane
-        self._updates: list[StreamUpdate] = []
-        self._refused: list[EngineError] = []
-        self._opened, self._cache = time.perf_counter(), 0
-        services.metrics.streams_active.labels(self._model).inc()
+        return intake, Outbox(newest_wins=live)
+
+    async def open(self) -> None:
+        """Be ready for the first frame of a connection. Raises DecoderLost."""
+        await self.intake.open()
+
+    async def pause(self) -> None:
+        """The connection broke: what is on its way is dropped, what was learnt stays.
+
+        Encoded video begins anew at an IDR, in another decoder: access units are missing.
+        """
+        await self.intake.close()
+        await self._lane.idle()
+        self._drop_rest("disconnected")  # there is nobody to tell
+        self.intake, self.outbox = self._queues()
 
     def describe(self) -> dict[str, Any]:
         """Facts for people and programs."""
@@ -79,6 +99,9 @@ class ActiveStream:
             "period": spec.period,
             "threshold": spec.threshold,
             "mode": self._options.mode,
+            "fps": self._share.fps,
+            "workers": round(self._share.demand(self._effects), 4),
+            "degradation": self._effects.level,
             "received": p.received,
             "results": p.results,
             "drops": p.drops,
@@ -86,12 +109,12 @@ class ActiveStream:
             "state_bytes": self._cache,
         }
 
-    def started(self, name: str) -> Started:
+    def started(self, slot: Slot, resumed: bool) -> Started:
         """The answer to `stream.start`."""
         spec, options, joints = self._stream.spec, self._options, self._card.joint_set
         return Started.model_validate(
             {
-                "id": name,
+                "id": slot.id,
                 "model": spec.model,
                 "task": self._card.task,
                 "precision": spec.precision,
@@ -101,6 +124,7 @@ class ActiveStream:
                 "reference": spec.reference,
                 "mode": options.mode,
                 "deadline_ms": options.deadline_ms,
+                "fps": options.fps,
                 "input": options.input,
                 "outputs": options.outputs,
                 "classes": self._card.classes,
@@ -108,6 +132,8 @@ class ActiveStream:
                 "joints": joints.names if joints else (),
                 "skeleton": joints.skeleton if joints else (),
                 "credits": self._services.config.credits,
+                "resume": slot.resume,
+                "resumed": self._protocol.ledger if resumed else None,
             }
         )
 
@@ -117,10 +143,20 @@ class ActiveStream:
         self.intake.take(event.frame)
 
     def update(self, options: StreamUpdate) -> None:
-        """Remember new options for the next frame; they are in range already."""
-        if len(self._updates) >= 16:
-            self._updates.pop(0)
-        self._updates.append(options)
+        """New options for the next frame; they are in range already."""
+        if options.period is not None:
+            try:
+                self._services.capacity.change(self._share, options.period)
+            except OverCapacityError as error:
+                refused = self._protocol.refuse("over_capacity", str(error), "period")
+                self.outbox.text(dump(refused.error))
+                return
+        self._stepper.update(options)
+
+    @property
+    def _effects(self) -> Effects:
+        """What is taken from the stream: nothing from one that was promised nothing."""
+        return Effects() if self._share.fps is None else self._services.capacity.effects
 
     def _drop(self, seq: int, reason: str, message: str | None) -> None:
         self.outbox.text(self._protocol.drop(seq, reason, message))
@@ -146,9 +182,17 @@ class ActiveStream:
 
     async def _step(self, ready: Ready) -> None:
         anchor = "requested" if Flags.ANCHOR in ready.flags else None
-        updates, self._updates = self._updates, []
+        effects, share, now = self._effects, self._share, time.perf_counter()
+        self._turn += 1
+        if self._live and anchor is None and self._turn % effects.one_of:
+            self._drop(ready.seq, "degraded", None)
+            return
+        expected = share.expected(now, effects, anchor is not None)
+        priority = Priority.RESERVED if share.within(now) else Priority.LIVE
         try:
-            result = await self._lane.run(lambda: self._work(ready, anchor, updates))
+            result = await self._lane.run(
+                lambda: self._stepper.step(ready, anchor, effects, expected), priority
+            )
         except FrameError as error:
             self._drop(ready.seq, "bad_frame", str(error))
             return
@@ -164,42 +208,17 @@ class ActiveStream:
         if displaced is not None:
             self._drop(displaced.meta.seq, "slow_reader", None)
 
-    def _work(self, ready: Ready, anchor: str | None, updates: list[StreamUpdate]) -> Result | None:
-        for update in updates:
-            self._apply(update)
-        outputs, start = self._outputs, time.perf_counter()
-        deadline = self._options.deadline_ms
-        if deadline is not None and (start - ready.received) * 1000 > deadline:
-            return None
-        out = self._stream.step(ready.image, outputs.bit_map, outputs.layers, anchor)
-        inferred = time.perf_counter()
-        named = encode_blobs(out, outputs, self._card.colours)
-        timings = Timings(
-            receive=_ms(ready.received, ready.decode_start),
-            decode=_ms(ready.decode_start, ready.decoded),
-            queue=_ms(ready.decoded, start),
-            infer=_ms(start, inferred),
-            encode=_ms(inferred, time.perf_counter()),
-        )
-        blobs = tuple(blob for blob, _ in named)
-        meta = result_meta(ready.seq, ready.pts_us, out, timings, blobs)
-        return Result(meta, tuple(data for _, data in named), ready.flags & Flags.LAST)
-
-    def _apply(self, update: StreamUpdate) -> None:
-        try:
-            self._stream.update(update)
-            self._outputs = update.outputs or self._outputs
-        except EngineError as error:
-            self._refused.append(error)
-
     def _tell_refused(self) -> None:
-        for error in self._refused:
+        for error in self._stepper.refused:
             refused = self._protocol.refuse("bad_options", str(error), error.field)
             self.outbox.text(dump(refused.error))
-        self._refused.clear()
+            self._share.period = self._stepper.period
+        self._stepper.refused.clear()
 
     def _count(self, meta: ResultMeta) -> None:
         m, model, t = self._services.metrics, self._model, meta.timings
+        seconds = (t.infer + t.encode) / 1000
+        self._services.capacity.note(self._share, time.perf_counter(), meta.is_anchor, seconds)
         stages = t.model_dump()
         for stage, ms in stages.items():
             m.stage.labels(model, stage).observe(ms / 1000)
@@ -236,20 +255,21 @@ class ActiveStream:
             fps=t.frames / max(time.perf_counter() - self._opened, 1e-6),
             saving=t.saving,
             mean_bits=t.mean_bits,
+            degraded=self._stepper.degraded,
         )
 
-    async def send(self) -> None:
+    async def send(self, transport: Transport) -> None:
         """Send what waits; a client that does not read is closed."""
         try:
             while (item := await self.outbox.get()) is not None:
                 data = item if isinstance(item, str) else self._pack(item)
                 async with asyncio.timeout(self._services.config.send_timeout):
-                    await self._transport.send(data)
+                    await transport.send(data)
             self._halt(Stop(Close.NORMAL, "ended"))
         except TimeoutError:
             self._halt(Stop(Close.SLOW_READER, "slow_reader"))
         except Disconnected:
-            self._halt(Stop(Close.NORMAL, "disconnected"))
+            pass  # who listens learns more
 
     def _pack(self, item: Result) -> bytes:
         self._services.metrics.frames.labels(self._model, "answered").inc()
@@ -257,6 +277,7 @@ class ActiveStream:
 
     async def free(self, reason: str) -> list[str]:
         """Give everything back; what is left to say to the client comes back as texts."""
+        self._services.capacity.free(self._share)
         await self.intake.close()
         await self._lane.idle()
         self.outbox.close()
@@ -264,9 +285,7 @@ class ActiveStream:
         while (item := await self.outbox.get()) is not None:
             if isinstance(item, str):
                 texts.append(item)
-        for text in self._protocol.drop_all(reason):
-            self._services.metrics.dropped.labels(self._model, reason).inc()
-            texts.append(text)
+        texts += self._drop_rest(reason)
         p, t = self._protocol, self._stream.totals
         ended = Ended(
             reason=reason,
@@ -288,6 +307,9 @@ class ActiveStream:
         self._services.metrics.streams_ended.labels(self._model, reason).inc()
         return [*texts, dump(ended)]
 
-
-def _ms(start: float, end: float) -> float:
-    return round((end - start) * 1000, 3)
+    def _drop_rest(self, reason: str) -> list[str]:
+        """Answer every frame on its way with a drop; the texts that say so."""
+        texts = self._protocol.drop_all(reason)
+        if texts:
+            self._services.metrics.dropped.labels(self._model, reason).inc(len(texts))
+        return texts

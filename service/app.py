@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -17,8 +17,11 @@ from starlette.staticfiles import StaticFiles
 
 from resq_core.backends import serving_here
 from service.access import Access
+from service.admission import measure
+from service.capacity import Capacity
 from service.config import Config
 from service.decoder_process import DecoderPool
+from service.degrade import levels
 from service.engine import Engine
 from service.errors import PROBLEM_TYPE, Problem
 from service.job_store import JobStore, StoreError
@@ -34,6 +37,7 @@ from service.services import Services
 __all__ = ["create_app"]
 
 _log = logging.getLogger("resq.app")
+_TICK_SECONDS = 0.25
 _WEB = Path(__file__).parent / "web"
 
 
@@ -76,18 +80,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     here = serving_here(config.backend)
     metrics.backend.labels(here.backend.split()[0], here.isa or "").set(1)
     decoders = DecoderPool(config.decoders, config.decoder_timeout, config.decoder_memory)
-    services = Services(config, engine, scheduler, decoders, metrics)
+    capacity = Capacity(config.workers, config.capacity, levels(config.degrade))
+    _show_load(capacity, metrics)
+    services = Services(config, engine, scheduler, capacity, decoders, metrics)
     jobs = Jobs(config, engine, scheduler, metrics, decoders, app.state.store)
     registry = Registry(config.max_streams, config.streams_per_client)
     context = Context(services, registry, jobs, app.state.access)
     app.state.context = context
     await asyncio.to_thread(decoders.fill)
     await jobs.start()
-    warming = asyncio.create_task(_warm(context))
+    tasks = [asyncio.create_task(_warm(context)), asyncio.create_task(_adapt(capacity))]
     try:
         yield
     finally:
-        warming.cancel()
+        for task in tasks:
+            task.cancel()
         context.registry.drain("shutdown")
         await jobs.close()
         await asyncio.to_thread(decoders.close)
@@ -95,22 +102,27 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _warm(context: Context) -> None:
-    """Load the default model and run a keyframe and a residual frame, off the event loop."""
+    """Load the default model, and learn what its frames take."""
     services = context.services
-
-    def run() -> None:
-        spec = services.spec()
-        stream = services.engine.open(spec)
-        height, width = services.engine.card(spec.model).input_size
-        for _ in range(2):
-            stream.step(np.zeros((height, width, 3), np.uint8), False, False, None)
-        stream.close()
-
+    spec = services.spec()
     try:
-        await services.scheduler.lane().run(run)
+        await measure(services, spec.model, spec.precision, services.scheduler.lane())
         context.ready = True
     except Exception:  # not ready is the answer; why stands in the log
         _log.exception("the default model cannot be used")
+
+
+async def _adapt(capacity: Capacity) -> None:
+    while True:
+        await asyncio.sleep(_TICK_SECONDS)
+        capacity.tick(time.perf_counter())
+
+
+def _show_load(capacity: Capacity, metrics: Metrics) -> None:
+    metrics.capacity.set_function(lambda: capacity.limit)
+    metrics.reserved.set_function(lambda: capacity.reserved)
+    metrics.measured.set_function(lambda: capacity.measured(time.perf_counter()))
+    metrics.degradation.set_function(lambda: capacity.effects.level)
 
 
 async def _page() -> FileResponse:

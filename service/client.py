@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_websocket
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from service.masks import unpack_bits, unpack_ids
@@ -53,8 +54,18 @@ _TEXTS: dict[str, type[BaseModel]] = {
 }
 
 
+_FIRST_DELAY, _MOST_DELAY = 0.1, 5.0  # seconds between tries to come back
+_END = '{"type":"stream.end"}'
+_BUSY = 1013  # no place at the moment
+_UNANSWERED = "keepalive ping timeout"  # the reason of a server that takes its client for dead
+
+
 class RemoteError(Exception):
     """The server refused something or closed the connection; the message is the server's."""
+
+
+class _LaterError(Exception):
+    """The server cannot be had at the moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +89,27 @@ Answer = Result | Drop | Stats | Reset | Ended | ErrorMessage
 
 
 class ClientStream:
-    """An open stream. `send` waits for a credit; `receive` gives credits back."""
+    """An open stream. `send` waits for a credit; `receive` gives credits back.
 
-    def __init__(self, socket: ClientConnection, started: Started) -> None:
+    Where the stream may be resumed, `receive` does it when the connection breaks, and gives a
+    `Drop` with the reason `disconnected` for each frame whose answer is lost.
+    """
+
+    def __init__(
+        self,
+        dial: Callable[[], Awaitable[ClientConnection]],
+        socket: ClientConnection,
+        started: Started,
+        patience: float,
+    ) -> None:
         self.started = started
-        self._socket = socket
+        self._dial, self._socket, self._patience = dial, socket, patience
         self._credits = asyncio.Semaphore(started.credits)
         self._seq = 0
+        self._open: set[int] = set()
+        self._lost: deque[Drop] = deque()
+        self._unsaid: list[str] = []
+        self._ending = False
 
     async def send(self, data: bytes, pts_us: int | None = None) -> int:
         """Send one frame's bytes of the stream's input kind; returns its seq.
@@ -99,6 +124,7 @@ class ClientStream:
         seq = self._seq
         self._seq += 1
         stamp = seq if pts_us is None else pts_us
+        self._open.add(seq)
         await self._put(Frame(_KINDS[self.started.input], seq, stamp, data).pack())
         return seq
 
@@ -108,7 +134,8 @@ class ClientStream:
 
     async def end(self) -> None:
         """Say that no frame follows; the rest of the answers and `Ended` still come."""
-        await self._put('{"type":"stream.end"}')
+        self._ending = True
+        await self._put(_END)
 
     async def receive(self) -> Answer:
         """The server's next message.
@@ -116,13 +143,28 @@ class ClientStream:
         Raises:
             RemoteError: a fatal error, or the connection is gone.
         """
-        answer = _parse(await _get(self._socket))
+        while (answer := await self._next()) is None:
+            pass
         if isinstance(answer, (Result, Drop)):
             self._credits.release()
         if isinstance(answer, ErrorMessage) and answer.fatal:
             raise RemoteError(answer.message)
         if isinstance(answer, Started):
             raise RemoteError("the server started the stream twice")
+        return answer
+
+    async def _next(self) -> Answer | Started | None:
+        if self._lost:
+            return self._lost.popleft()
+        try:
+            answer = _parse(await self._socket.recv())
+        except ConnectionClosed as error:
+            if not self._may_resume(error):
+                raise RemoteError(_why(error)) from error
+            await self._resume()
+            return None
+        if isinstance(answer, (Result, Drop)):
+            self._open.discard(answer.meta.seq if isinstance(answer, Result) else answer.seq)
         return answer
 
     async def __aiter__(self) -> AsyncIterator[Answer]:
@@ -137,12 +179,44 @@ class ClientStream:
         try:
             await self._socket.send(message)
         except ConnectionClosed as error:
-            raise RemoteError(_why(error)) from error
+            if not self._may_resume(error):
+                raise RemoteError(_why(error)) from error
+            if isinstance(message, str) and message != _END:
+                self._unsaid.append(message)  # frames are lost, words are not
+
+    def _may_resume(self, error: ConnectionClosed) -> bool:
+        broke = error.rcvd is None or error.rcvd.reason == _UNANSWERED
+        return broke and self._patience > 0 and self.started.resume is not None
+
+    async def _resume(self) -> None:
+        start = json.dumps({"type": "stream.start", "resume": self.started.resume})
+        delay, failure = _FIRST_DELAY, OSError()
+        try:
+            async with asyncio.timeout(self._patience):
+                while True:
+                    try:
+                        self._socket, self.started = await _open(self._dial, start)
+                        break
+                    except (OSError, WebSocketException, _LaterError) as error:
+                        failure = OSError(str(error))
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, _MOST_DELAY)
+        except TimeoutError:
+            text = f"the connection broke off and did not come back within {self._patience:g} s"
+            raise RemoteError(f"{text}: {failure}") from failure
+        self._lost += (Drop(seq=seq, reason="disconnected") for seq in sorted(self._open))
+        self._open.clear()
+        unsaid, self._unsaid = self._unsaid, []
+        for text in [*unsaid, _END] if self._ending else unsaid:
+            await self._put(text)
+
+    async def _close(self) -> None:
+        await self._socket.close()
 
 
 @asynccontextmanager
 async def connect(
-    url: str, options: StreamStart, key: str | None = None
+    url: str, options: StreamStart, key: str | None = None, patience: float = 0.0
 ) -> AsyncIterator[ClientStream]:
     """Open a stream on a server.
 
@@ -150,6 +224,7 @@ async def connect(
         url: of the server, `http://host:port` or `ws://host:port`.
         options: of the stream.
         key: an API key with the scope `stream`; None takes RESQ_KEY, and none where that is unset.
+        patience: seconds for which a connection that broke is tried again; 0 gives up at once.
 
     Raises:
         RemoteError: the server refused the key or the options.
@@ -157,30 +232,46 @@ async def connect(
     """
     base = url.rstrip("/").replace("http", "ws", 1) if url.startswith("http") else url.rstrip("/")
     key = key or os.environ.get("RESQ_KEY")
-    async with connect_websocket(
-        f"{base}/v1/streams",
-        additional_headers={"Authorization": f"Bearer {key}"} if key else None,
-        subprotocols=[Subprotocol(SUBPROTOCOL)],
-        compression=None,
-        max_size=_MAX_ANSWER,
-    ) as socket:
-        try:
-            await socket.send(options.model_dump_json(exclude_none=True))
-        except ConnectionClosed as error:
-            raise RemoteError(_why(error)) from error
-        first = _parse(await _get(socket))
+
+    async def dial() -> ClientConnection:
+        return await connect_websocket(
+            f"{base}/v1/streams",
+            additional_headers={"Authorization": f"Bearer {key}"} if key else None,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            max_size=_MAX_ANSWER,
+        )
+
+    try:
+        socket, started = await _open(dial, options.model_dump_json(exclude_none=True))
+    except _LaterError as error:
+        raise RemoteError(str(error)) from error
+    stream = ClientStream(dial, socket, started, patience)
+    try:
+        yield stream
+    finally:
+        await stream._close()
+
+
+async def _open(
+    dial: Callable[[], Awaitable[ClientConnection]], start: str
+) -> tuple[ClientConnection, Started]:
+    """A connection whose stream has started."""
+    socket = await dial()
+    try:
+        await socket.send(start)
+        first = _parse(await socket.recv())
         if isinstance(first, ErrorMessage):
             raise RemoteError(first.message)
         if not isinstance(first, Started):
             raise RemoteError(f"the server began with {type(first).__name__}, not with started")
-        yield ClientStream(socket, first)
-
-
-async def _get(socket: ClientConnection) -> str | bytes:
-    try:
-        return await socket.recv()
+        return socket, first
     except ConnectionClosed as error:
-        raise RemoteError(_why(error)) from error
+        again = error.rcvd is None or error.rcvd.code == _BUSY
+        raise (_LaterError if again else RemoteError)(_why(error)) from error
+    except BaseException:
+        await socket.close()
+        raise
 
 
 def _why(error: ConnectionClosed) -> str:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resq_core.backends import Backend
 from resq_core.backends.machine import usable_cores
+from service.degrade import Measure
 
 __all__ = ["Config", "ConfigError", "load_config"]
 
@@ -33,6 +34,18 @@ def _origins(value: object) -> object:
     return tuple(found)
 
 
+def _measures(value: object) -> object:
+    """`period, threshold, rate`, in the order in which they are taken."""
+    if not isinstance(value, str):
+        return value
+    found = [part.strip().lower() for part in value.split(",") if part.strip()]
+    known = [str(measure) for measure in Measure]
+    for name in found:
+        if name not in known or found.count(name) > 1:
+            raise ValueError(f"{name!r} in it; expected {', '.join(known)}, each once at most")
+    return tuple(Measure(name) for name in found)
+
+
 class Config(BaseSettings):
     """Settings with their defaults. Times are seconds, sizes bytes unless the name says else.
 
@@ -41,7 +54,15 @@ class Config(BaseSettings):
         models_dir: a folder of models of your own, NAME/card.json beside NAME/NAME.resq.
         backend: what runs models: auto, native or reference.
         threads: frames that are inferred at the same time; 0 takes one per usable core.
+        capacity: share of the workers' time that streams may claim which declare their rate.
+        degrade: what is taken from such streams, in this order, before one more is refused or when
+            they need more than was measured: `period`, `threshold`, `rate`; see
+            `service/degrade.py`.
         max_streams: WebSocket connections at the same time.
+        idle_timeout: how long a client may say nothing, or a stream whose connection broke waits.
+        send_timeout: how long a client may not read.
+        ping_timeout: after which a connection is asked whether it lives, and within which it must
+            answer; twice that is to be less than idle_timeout, or what breaks cannot be resumed.
         credits: frames that a client may have on their way.
         intake: encoded video frames that may wait for the decoder.
         model, precision, period, threshold: what a stream gets that does not say;
@@ -77,6 +98,8 @@ class Config(BaseSettings):
     backend: Backend = Backend.AUTO
     threads: Annotated[int, Field(ge=0, le=256)] = 0
 
+    capacity: Annotated[float, Field(gt=0, le=1)] = 0.8
+    degrade: Annotated[tuple[Measure, ...], NoDecode, BeforeValidator(_measures)] = ()
     max_streams: Annotated[int, Field(ge=1, le=10_000)] = 8
     max_frame_bytes: Annotated[int, Field(ge=1024, le=256 * _MIB)] = 8 * _MIB
     max_pixels: Annotated[int, Field(ge=256, le=64_000_000)] = 3840 * 2160
@@ -84,6 +107,7 @@ class Config(BaseSettings):
     intake: Annotated[int, Field(ge=1, le=1024)] = 64
     idle_timeout: Annotated[float, Field(gt=0, le=3600)] = 30.0
     send_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
+    ping_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
 
     decoders: Annotated[int, Field(ge=0, le=256)] = 2
     decoder_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0

@@ -12,10 +12,12 @@ from resq_core.errors import OptionError
 __all__ = [
     "Blob",
     "Bops",
+    "Degraded",
     "Drop",
     "Ended",
     "ErrorMessage",
     "InputKind",
+    "Ledger",
     "ObjectMask",
     "Outputs",
     "PoseStart",
@@ -35,6 +37,7 @@ __all__ = [
 
 MAX_PERIOD = 1_000_000
 MAX_DEADLINE_MS = 60_000
+MAX_FPS = 240
 MAX_OBJECTS = 32
 
 InputKind = Literal["image", "h264", "vp8", "rgb"]
@@ -102,7 +105,10 @@ class VosStart(_Message):
 
 
 class StreamStart(_Message):
-    """Client: open the stream. What is None takes the server's default."""
+    """Client: open the stream. What is None takes the server's default. With `fps` the server keeps
+    room for so many frames per second, or refuses; without, the stream gets what is left. `resume`
+    stands alone: it is the token of a stream whose connection broke, and goes on with that.
+    """
 
     type: Literal["stream.start"] = "stream.start"
     id: StreamId | None = None
@@ -114,10 +120,18 @@ class StreamStart(_Message):
     reference: Literal["keyframe", "previous", "tracking"] | None = None
     mode: Literal["live", "lossless"] = "live"
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+    fps: Annotated[float, Field(gt=0, le=MAX_FPS)] | None = None
     input: InputKind = "image"
     outputs: Outputs = Outputs()
     pose: PoseStart | None = None
     vos: VosStart | None = None
+    resume: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+
+    @model_validator(mode="after")
+    def _resume_alone(self) -> StreamStart:
+        if self.resume is not None and self.model_fields_set - {"type", "resume"}:
+            raise ValueError("resume without any other option: the stream keeps its own")
+        return self
 
 
 class StreamUpdate(_Message):
@@ -140,8 +154,32 @@ class StreamEnd(_Message):
     type: Literal["stream.end"] = "stream.end"
 
 
+class Ledger(_Message):
+    """What became of the frames so far; `last_seq` is the last that arrived, None before any."""
+
+    last_seq: int | None
+    received: int
+    results: int
+    drops: int
+    drop_reasons: dict[str, int]
+
+
+class Degraded(_Message):
+    """What the operator's settings took from a stream while the server is short of time: the period
+    and the threshold in force instead of the client's, and one frame of how many is run.
+    """
+
+    level: int
+    period: int
+    threshold: float
+    one_of: int
+
+
 class Started(_Message):
-    """Server: the options in force, what the ids mean, and how many frames may be on their way."""
+    """Server: the options in force, what the ids mean, and how many frames may be on their way.
+    `resume` continues the stream over another connection, once this one broke; where that
+    happened, `resumed` is the ledger up to there.
+    """
 
     type: Literal["stream.started"] = "stream.started"
     id: str
@@ -154,6 +192,7 @@ class Started(_Message):
     reference: str
     mode: Literal["live", "lossless"]
     deadline_ms: int | None
+    fps: float | None = None
     input: InputKind
     outputs: Outputs
     classes: tuple[str, ...]
@@ -161,6 +200,8 @@ class Started(_Message):
     joints: tuple[str, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
     credits: int
+    resume: str | None = None
+    resumed: Ledger | None = None
 
 
 class Drop(_Message):
@@ -183,6 +224,7 @@ class Stats(_Message):
     fps: float
     saving: float
     mean_bits: float
+    degraded: Degraded | None = None
 
 
 class Reset(_Message):
@@ -271,6 +313,7 @@ class ResultMeta(_Message):
     backend: str
     keypoints: tuple[tuple[float, float, float], ...] | None = None
     box: tuple[float, float, float, float] | None = None
+    degraded: Degraded | None = None
     blobs: tuple[Blob, ...]
 
 

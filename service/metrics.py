@@ -44,6 +44,10 @@ class Metrics:
         self.cache = gauge("cache_bytes", "Stream state held now", "model")
         self.clips = gauge("clip_jobs", "Clip jobs now", "state")
         self.backend = gauge("backend_info", "What this process runs models on", "backend", "isa")
+        self.capacity = gauge("capacity_workers", "Workers that declared streams may claim")
+        self.reserved = gauge("load_reserved", "Workers that declared streams claim")
+        self.measured = gauge("load_measured", "Workers that live streams kept busy lately")
+        self.degradation = gauge("degradation_level", "What declared streams are degraded to")
         self.closes = counter("ws_closes", "WebSocket closes by the server", "code")
 
     def render(self) -> bytes:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from service.messages import (
     Drop,
     ErrorMessage,
+    Ledger,
     ResultMeta,
     Started,
     StreamEnd,
@@ -38,6 +39,7 @@ __all__ = [
     "FrameReceived",
     "Kind",
     "Refused",
+    "ResumeRequested",
     "ServerProtocol",
     "StartRequested",
     "State",
@@ -87,6 +89,13 @@ class StartRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """The client asks for the stream of this token, which another `ServerProtocol` looks after."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateRequested:
     """The client changes options from the next frame on."""
 
@@ -113,11 +122,11 @@ class Refused:
     close: Close | None
 
 
-Event = StartRequested | UpdateRequested | EndRequested | FrameReceived | Refused
+Event = StartRequested | ResumeRequested | UpdateRequested | EndRequested | FrameReceived | Refused
 
 
 class ServerProtocol:
-    """One connection. Not thread-safe: the event loop owns it."""
+    """One stream, over one connection after another. Not thread-safe: the event loop owns it."""
 
     def __init__(self) -> None:
         self.state = State.WAITING
@@ -186,9 +195,23 @@ class ServerProtocol:
         self.received += 1
         return FrameReceived(frame)
 
+    @property
+    def ledger(self) -> Ledger:
+        """What became of the frames so far."""
+        return Ledger(
+            last_seq=None if self._last_seq < 0 else self._last_seq,
+            received=self.received,
+            results=self.results,
+            drops=self.drops,
+            drop_reasons=dict(self.drop_reasons),
+        )
+
     def started(self, message: Started) -> str:
         """Answer `stream.start`; frames may come from now on."""
-        self._require(State.STARTING)
+        if message.resumed is None:
+            self._require(State.STARTING)
+        else:
+            self._require(State.RUNNING, State.ENDING)
         self.state = State.RUNNING
         self._kind = _KIND_OF_INPUT[message.input]
         self._window = message.credits if message.mode == "lossless" else None
@@ -239,6 +262,8 @@ class ServerProtocol:
             field, text = explain(error)
             return self.refuse("bad_options", text, field, Close.BAD_OPTIONS)
         self.state = State.STARTING
+        if options.resume is not None:
+            return ResumeRequested(options.resume)
         return StartRequested(options)
 
     def _on_update(self, message: dict[str, object]) -> Event:
@@ -277,9 +302,10 @@ class ServerProtocol:
     def _violation(self, code: str, message: str) -> Refused:
         return self.refuse(code, message, close=Close.VIOLATION)
 
-    def _require(self, state: State) -> None:
-        if self.state is not state:
-            raise RuntimeError(f"the protocol is {self.state.value}; expected {state.value}")
+    def _require(self, *states: State) -> None:
+        if self.state not in states:
+            wanted = " or ".join(state.value for state in states)
+            raise RuntimeError(f"the protocol is {self.state.value}; expected {wanted}")
 
 
 def dump(message: BaseModel) -> str:

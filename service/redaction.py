@@ -7,8 +7,11 @@ import re
 
 __all__ = ["Redaction", "redact_logs"]
 
-# our keys, whole or mistyped, as they are or as a subprotocol, and whatever else is a bearer's
-_SECRETS = re.compile(r"(resq_[0-9A-Fa-f]{1,16}_|resq\.bearer\.|\bbearer\s+)[^\s,;\"'&]+", re.I)
+# our keys, whole or mistyped, as they are or as a subprotocol, what resumes a stream, and whatever
+# else is a bearer's
+_SECRETS = re.compile(
+    r"(resq_[0-9A-Fa-f]{1,16}_|resq\.bearer\.|\bresume_|\bbearer\s+)[^\s,;\"'&]+", re.I
+)
 
 
 class Redaction(logging.Filter):

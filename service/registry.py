@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from typing import Any, Protocol
+
+from service.transport import Transport
 
 __all__ = ["DuplicateIdError", "FullError", "QuotaError", "Registered", "Registry", "Slot"]
 
@@ -12,12 +15,21 @@ __all__ = ["DuplicateIdError", "FullError", "QuotaError", "Registered", "Registr
 class Registered(Protocol):
     """What the registry knows of a session."""
 
+    @property
+    def waiting(self) -> bool:
+        """The stream's client vanished and may come back."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Facts for people and programs."""
         ...
 
     def stop(self, reason: str) -> None:
         """End the stream soon; frames on their way become drops."""
+        ...
+
+    async def adopt(self, transport: Transport) -> None:
+        """Go on over another connection; returns when that is over."""
         ...
 
 
@@ -34,20 +46,36 @@ class DuplicateIdError(Exception):
 
 
 class Slot:
-    """One admitted connection. Release it once or often: it frees one place."""
+    """One admitted connection. Release it once or often: it frees one place.
 
-    def __init__(self, registry: Registry, client: str) -> None:
-        self._registry, self.client = registry, client
+    Attributes:
+        client: whose it is.
+        id: of the stream, None before it has one.
+        resume: the secret with which this client, and no other, can resume the stream.
+        session: who serves it; set at once.
+    """
+
+    def __init__(self, registry: Registry, client: str, counts: bool) -> None:
+        self._registry, self.client, self._counts = registry, client, counts
         self.id: str | None = None
+        self.resume = f"resume_{secrets.token_urlsafe(32)}"  # a beginning that `redaction` knows
+        self.session: Registered | None = None
 
     def name(self, wanted: str | None, session: Registered) -> str:
-        """Give the stream its id; None takes a random one.
+        """Give the stream its place and its id; None takes a random one.
+
+        A stream of the same client that waits for it gives way, where it has the id, or the last
+        place.
 
         Raises:
             DuplicateIdError: the id is taken.
+            FullError, QuotaError: there is no place but for a stream that is resumed.
         """
-        self.id = self._registry._name(wanted or secrets.token_hex(8), session)
-        return self.id
+        return self._registry._name(self, wanted or secrets.token_hex(8), session)
+
+    def find(self, token: str) -> Registered | None:
+        """The stream of this client with that secret."""
+        return self._registry._find(self.client, token)
 
     def release(self) -> None:
         """Free the place and the id."""
@@ -59,55 +87,103 @@ class Registry:
 
     def __init__(self, max_streams: int, per_client: int) -> None:
         self._max, self._per_client = max_streams, per_client
-        self._slots: set[Slot] = set()
-        self._sessions: dict[str, Registered] = {}
+        self._slots: dict[Slot, None] = {}  # in the order of their coming
+        self._named: dict[str, Slot] = {}
+        self._resumable: dict[str, Slot] = {}
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
 
-    def admit(self, client: str) -> Slot:
+    def admit(self, client: str, may_resume: bool = False) -> Slot:
         """Take a place for a client.
+
+        Where there is none, a client that may resume is let in for each of its streams that waits
+        for it: to go on with that, or to begin another in its place.
 
         Raises:
             FullError: there is none.
             QuotaError: the client has as many as it may.
         """
-        if self.draining:
-            raise FullError("the server is shutting down")
-        if len(self._slots) >= self._max:
-            raise FullError(f"all {self._max} streams are taken; try again later")
-        if sum(slot.client == client for slot in self._slots) >= self._per_client:
-            raise QuotaError(f"you have {self._per_client} streams open; expected no more")
-        slot = Slot(self, client)
-        self._slots.add(slot)
+        refusal = self._refusal(client)
+        if refusal is not None:
+            guests = sum(slot.client == client and not slot._counts for slot in self._slots)
+            waiting = sum(self._yields(slot, client) for slot in self._slots)
+            if self.draining or not may_resume or guests >= waiting:
+                raise refusal
+        slot = Slot(self, client, counts=refusal is None)
+        self._slots[slot] = None
         self._empty.clear()
         return slot
 
     @property
     def sessions(self) -> dict[str, Registered]:
         """Active streams by id."""
-        return dict(self._sessions)
+        return {name: slot.session for name, slot in self._named.items() if slot.session}
 
     def drain(self, reason: str) -> None:
-        """Admit no one and end every stream."""
+        """Admit no one and end every stream, and every connection that has not become one."""
         self.draining = True
-        for session in self.sessions.values():
-            session.stop(reason)
+        for slot in self._slots:
+            if slot.session is not None:
+                slot.session.stop(reason)
 
     async def empty(self) -> None:
         """Wait until no stream is left."""
         await self._empty.wait()
 
-    def _name(self, wanted: str, session: Registered) -> str:
-        if wanted in self._sessions:
+    def _refusal(self, client: str) -> FullError | QuotaError | None:
+        if self.draining:
+            return FullError("the server is shutting down")
+        taken = [slot for slot in self._slots if slot._counts]
+        if len(taken) >= self._max:
+            return FullError(f"all {self._max} streams are taken; try again later")
+        if sum(slot.client == client for slot in taken) >= self._per_client:
+            return QuotaError(f"you have {self._per_client} streams open; expected no more")
+        return None
+
+    def _name(self, slot: Slot, wanted: str, session: Registered) -> str:
+        other = self._named.get(wanted)
+        if other is not None and not self._yields(other, slot.client):
             raise DuplicateIdError(f"a stream with the id {wanted!r} is active")
-        self._sessions[wanted] = session
+        if other is not None:
+            self._replace(other)
+        if not slot._counts:
+            refusal = self._refusal(slot.client)
+            if refusal is not None:
+                away = next((s for s in self._slots if self._yields(s, slot.client)), None)
+                if away is None:
+                    raise refusal
+                self._replace(away)
+            slot._counts = True
+        slot.id, slot.session = wanted, session
+        self._named[wanted] = slot
+        self._resumable[_digest(slot.client, slot.resume)] = slot
         return wanted
 
+    def _yields(self, slot: Slot, client: str) -> bool:
+        waiting = slot.session is not None and slot.session.waiting
+        return waiting and slot._counts and slot.client == client
+
+    def _replace(self, slot: Slot) -> None:
+        slot._counts = False
+        if slot.session is not None:
+            slot.session.stop("replaced")
+
+    def _find(self, client: str, token: str) -> Registered | None:
+        # by a digest: how long the look-up takes says nothing of the secrets
+        slot = self._resumable.get(_digest(client, token))
+        return None if slot is None else slot.session
+
     def _release(self, slot: Slot) -> None:
-        if slot in self._slots:
-            self._slots.remove(slot)
-            if not self._slots:
-                self._empty.set()
-            if slot.id is not None:
-                del self._sessions[slot.id]
+        if slot not in self._slots:
+            return
+        del self._slots[slot]
+        if not self._slots:
+            self._empty.set()
+        if slot.id is not None and self._named.get(slot.id) is slot:
+            del self._named[slot.id]
+        self._resumable.pop(_digest(slot.client, slot.resume), None)
+
+
+def _digest(client: str, token: str) -> str:
+    return hashlib.sha256(f"{client}\0{token}".encode()).hexdigest()

@@ -8,13 +8,18 @@ from typing import Any
 
 from service.engine import StepOutput
 from service.masks import mask_png, pack_bits, pack_ids
-from service.messages import Blob, Outputs, ResultMeta, Timings
+from service.messages import Blob, Degraded, Outputs, ResultMeta, Timings
 
 __all__ = ["encode_blobs", "pose_figures", "result_meta"]
 
 
 def result_meta(
-    seq: int, pts_us: int, out: StepOutput, timings: Timings, blobs: tuple[Blob, ...]
+    seq: int,
+    pts_us: int,
+    out: StepOutput,
+    timings: Timings,
+    blobs: tuple[Blob, ...],
+    degraded: Degraded | None = None,
 ) -> ResultMeta:
     """The meta of one result."""
     return ResultMeta(
@@ -30,6 +35,7 @@ def result_meta(
         clipped_fraction=out.clipped_fraction,
         backend=out.backend,
         **pose_figures(out),
+        degraded=degraded,
         blobs=blobs,
     )
 

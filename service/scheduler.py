@@ -1,4 +1,5 @@
-"""Many streams, few threads: one frame in flight per stream, whoever waited longest next."""
+"""Many streams, few threads: one frame in flight per stream; what was promised goes first, then
+whoever waited longest."""
 
 from __future__ import annotations
 
@@ -17,10 +18,11 @@ T = TypeVar("T")
 
 
 class Priority(IntEnum):
-    """Lanes of a lower number go first."""
+    """Work of a lower number goes first: frames within a declared rate, other live ones, clips."""
 
-    LIVE = 0
-    CLIP = 1
+    RESERVED = 0
+    LIVE = 1
+    CLIP = 2
 
 
 @dataclass(slots=True)
@@ -100,8 +102,8 @@ class Lane:
         self._scheduler, self._priority = scheduler, priority
         self._last: _Work | None = None
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """Run in a thread when it is this lane's turn.
+    async def run(self, call: Callable[[], T], priority: Priority | None = None) -> T:
+        """Run in a thread when it is this lane's turn; None is the lane's own priority.
 
         Raises:
             RuntimeError: the lane's earlier work still waits or runs.
@@ -111,7 +113,7 @@ class Lane:
         loop = asyncio.get_running_loop()
         work = _Work(call, loop.create_future(), asyncio.Event())
         self._last = work
-        self._scheduler._submit(self._priority, work)
+        self._scheduler._submit(self._priority if priority is None else priority, work)
         result: T = await work.done
         return result
 

@@ -8,8 +8,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from service.app import create_app
 from service.config import Config
@@ -21,6 +23,27 @@ from service.wire import HEADER_SIZE, MAX_META
 __all__ = ["Server", "running"]
 
 _DRAIN_SECONDS = 5.0
+_LINGER_SECONDS = 5.0  # for what was written to a connection that is over
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    """Uvicorn's, but a connection that is over is gone, though its peer neither reads nor answers.
+
+    Uvicorn closes a transport and no more, which waits for the peer until the kernel gives up.
+    """
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.close":
+            self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -43,9 +66,11 @@ class Server(uvicorn.Server):
                 host=config.host,
                 port=config.port,
                 log_level=log_level,
-                ws="websockets-sansio",
+                ws=_WebSocket,
                 ws_max_size=config.max_frame_bytes + MAX_META + HEADER_SIZE,
                 ws_per_message_deflate=False,
+                ws_ping_interval=config.ping_timeout,
+                ws_ping_timeout=config.ping_timeout,
                 timeout_graceful_shutdown=10,
                 server_header=False,
             )

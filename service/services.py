@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.capacity import Capacity
 from service.config import Config
 from service.decoder_process import DecoderPool
 from service.engine import Engine, StreamSpec
@@ -22,6 +23,7 @@ class Services:
         config: settings.
         engine: runs models.
         scheduler: whose turn it is to use the engine.
+        capacity: who may have how much of its time.
         decoders: processes that decode frames.
         metrics: counters.
     """
@@ -29,6 +31,7 @@ class Services:
     config: Config
     engine: Engine
     scheduler: Scheduler
+    capacity: Capacity
     decoders: DecoderPool
     metrics: Metrics
 

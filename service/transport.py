@@ -11,11 +11,21 @@ __all__ = ["Disconnected", "Stop", "Transport"]
 
 
 class Disconnected(Exception):  # noqa: N818 - an end, not an error
-    """The client is gone."""
+    """The client is gone.
+
+    Args:
+        vanished: it did not say so: its connection broke, and it may come back over another.
+    """
+
+    def __init__(self, vanished: bool = False) -> None:
+        super().__init__()
+        self.vanished = vanished
 
 
 class Transport(Protocol):
-    """A WebSocket as a session sees it. All raise Disconnected when it is gone."""
+    """A WebSocket as a session sees it. All raise Disconnected when it is gone; only that of
+    `receive` tells whether the client vanished.
+    """
 
     async def receive(self) -> str | bytes:
         """The next message."""

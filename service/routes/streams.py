@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
@@ -29,7 +30,8 @@ class _Socket:
     async def receive(self) -> str | bytes:
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
-            raise Disconnected
+            # uvicorn gives a reason, be it empty, where one side has closed
+            raise Disconnected(vanished="reason" not in message)
         text: str | None = message.get("text")
         if text is not None:
             return text
@@ -62,7 +64,7 @@ async def stream(socket: WebSocket, here: Here) -> None:
     await socket.accept(SUBPROTOCOL)
     caller: Caller = socket.state.caller
     try:
-        slot = here.registry.admit(caller.name)
+        slot = here.registry.admit(caller.name, may_resume=True)
     except (FullError, QuotaError) as error:
         full = isinstance(error, FullError)
         code = Close.FULL if full else Close.QUOTA
@@ -85,8 +87,13 @@ async def _watch(here: Context, caller: Caller, session: Session) -> None:
 
 @router.get("")
 async def list_streams(here: Here) -> dict[str, Any]:
-    """Active streams."""
-    return {"streams": [s.describe() for s in here.registry.sessions.values()]}
+    """Active streams, and the load: workers there are, those that streams may claim (`limit`), what
+    declared streams claim (`reserved`), and how many were busy lately (`measured`).
+    """
+    return {
+        "streams": [s.describe() for s in here.registry.sessions.values()],
+        "load": here.services.capacity.describe(time.perf_counter()),
+    }
 
 
 @router.get("/{name}")

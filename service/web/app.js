@@ -102,6 +102,11 @@ async function start(name) {
       if (isClip) video.play();
       feed(mine);
     },
+    resumed: (message) => {
+      if (mine !== run) return;
+      sent.clear();
+      say(`${name}: ${message.model} at ${message.precision}, connected again`);
+    },
     result: (meta, blobs) => mine === run && show(meta, blobs),
     drop: (message) => {
       drops += 1;

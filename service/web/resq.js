@@ -4,17 +4,31 @@ const HEADER = 24;
 const MAGIC = 0x51;
 const IMAGE = 1;
 
+const TRIES = 6; // to come back after the connection broke, for 16 s in all
+const FIRST_DELAY = 250; // ms
+const COMES_BACK = [1006, 1013]; // broken off; no place at the moment
+
 export class ResqStream {
-  // handlers: started(message), result(meta, blobs), drop(message), problem(text, fatal, close code),
-  // ended(message); key: an API key, or null
+  // handlers: started(message), resumed(message), result(meta, blobs), drop(message),
+  // problem(text, fatal, close code), ended(message); key: an API key, or null.
+  // Frames on their way when the connection breaks are not answered: resumed() says that it did.
   constructor(url, key, options, handlers) {
+    this.url = url;
+    this.protocols = key ? ["resq.v1", bearer(key)] : ["resq.v1"];
     this.handlers = handlers;
     this.credits = 0;
     this.seq = 0;
     this.over = false;
-    this.socket = new WebSocket(url, key ? ["resq.v1", bearer(key)] : ["resq.v1"]);
+    this.ending = false;
+    this.token = null;
+    this.tries = 0;
+    this.open(options);
+  }
+
+  open(start) {
+    this.socket = new WebSocket(this.url, this.protocols);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.text({ type: "stream.start", ...options });
+    this.socket.onopen = () => this.text({ type: "stream.start", ...start });
     this.socket.onmessage = (event) => this.receive(event.data);
     this.socket.onclose = (event) => this.closed(event);
   }
@@ -32,6 +46,7 @@ export class ResqStream {
   }
 
   end() {
+    this.ending = true;
     this.text({ type: "stream.end" });
   }
 
@@ -54,7 +69,11 @@ export class ResqStream {
     const message = JSON.parse(data);
     if (message.type === "stream.started") {
       this.credits = message.credits;
-      this.handlers.started(message);
+      this.token = message.resume;
+      this.tries = 0;
+      if (message.resumed) this.handlers.resumed(message);
+      else this.handlers.started(message);
+      if (this.ending) this.end();
     } else if (message.type === "drop") {
       this.credits += 1;
       this.handlers.drop(message);
@@ -86,6 +105,11 @@ export class ResqStream {
 
   closed(event) {
     if (this.over) return;
+    this.credits = 0;
+    if (this.token && COMES_BACK.includes(event.code) && this.tries < TRIES) {
+      setTimeout(() => this.open({ resume: this.token }), FIRST_DELAY * 2 ** this.tries++);
+      return;
+    }
     this.over = true;
     const words = event.reason || { 1013: "The server is full; try again later." }[event.code];
     this.handlers.problem(words || "The connection to the server was lost.", true, event.code);

@@ -119,7 +119,7 @@ class SlowEngine(LocalEngine):
         if pose is not None:
             models["marker"] = Model(POSE_CARD, lambda: pose)
         super().__init__(models)
-        self.seconds = seconds
+        self.seconds, self.anchor_seconds = seconds, 0.0
         self.opened: list[SlowStream] = []
 
     def open(self, spec: StreamSpec) -> SlowStream:
@@ -145,7 +145,9 @@ class SlowStream(LocalStream):
         try:
             self.starts.append(time.perf_counter())
             time.sleep(self._engine.seconds)
-            return super().step(image, bit_map, layers, anchor)
+            out = super().step(image, bit_map, layers, anchor)
+            time.sleep(self._engine.anchor_seconds if out.is_anchor else 0.0)
+            return out
         finally:
             self.running.release()
 

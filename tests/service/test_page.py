@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect as connect_raw
 
 from service.keys import Scope, add_key, revoke_key
 from tests.service.test_clips import clip_bytes
+from tests.service.test_resume import Network
 from tests.service.test_streams import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -176,3 +177,15 @@ async def test_the_policy_stops_what_is_not_ours(serve: Callable[..., str], tmp_
         stopped = {line.split()[0] for line in found}
         assert stopped >= {"script-src-elem", "frame-src", "img-src", "connect-src"}
         assert await tab.value("window.injected === undefined")
+
+
+async def test_the_page_comes_back_after_a_break(serve: Callable[..., str], tmp_path: Path) -> None:
+    async with Network(serve()) as network, page(network.address, tmp_path / "profile") as tab:
+        await tab.until(MODELS)
+        await tab.value("document.getElementById('camera').click()")
+        await tab.until(SHOWN)
+        network.cut()
+        network.whole = True
+        await tab.until(f"{STATUS}.endsWith('connected again')")
+        before = await tab.value("document.getElementById('picture').toDataURL()")
+        await tab.until(f"document.getElementById('picture').toDataURL() !== {before!r}")

@@ -112,6 +112,8 @@ def test_the_outbox_tells_when_texts_pile_up() -> None:
 
 
 class Named:
+    waiting = False
+
     def describe(self) -> dict[str, object]:
         return {}
 

@@ -1,0 +1,60 @@
+"""What frames take of a worker's time, as measured."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Costs", "Meter"]
+
+_SAMPLES = 32  # frames of a kind that the figures are taken from
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Seconds of one worker's time: an anchor, and a residual frame."""
+
+    anchor: float
+    residual: float
+
+    def per_frame(self, period: int) -> float:
+        """The average of a period."""
+        return (self.anchor + (period - 1) * self.residual) / period
+
+
+class Meter:
+    """The last frames of each kind: their means without the extremes. The first frame of a size
+    plans its work, and a pause of the machine says nothing of a frame.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._anchors: deque[float] = deque(maxlen=_SAMPLES)
+        self._residuals: deque[float] = deque(maxlen=_SAMPLES)
+
+    def note(self, is_anchor: bool, seconds: float) -> None:
+        """Take in what a frame took."""
+        self.frames += 1
+        (self._anchors if is_anchor else self._residuals).append(seconds)
+
+    def costs(self, otherwise: Costs | None = None) -> Costs | None:
+        """Figures so far; a kind that never came costs what it does otherwise, or like the other
+        kind. None before any frame.
+        """
+        anchor, residual = _mean(self._anchors), _mean(self._residuals)
+        if otherwise is not None:
+            anchor = otherwise.anchor if anchor is None else anchor
+            residual = otherwise.residual if residual is None else residual
+        if anchor is None:
+            return None if residual is None else Costs(residual, residual)
+        return Costs(anchor, anchor if residual is None else residual)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    if not values:
+        return None
+    cut = math.ceil(len(values) / 10) if len(values) > 2 else 0
+    kept = sorted(values)[cut : len(values) - cut]
+    return sum(kept) / len(kept)

@@ -1,0 +1,120 @@
+"""What a worker's thread does for one stream: options, a frame, its result."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from service.degrade import Effects
+from service.engine import EngineError, EngineStream
+from service.intake import Ready
+from service.messages import MAX_PERIOD, Degraded, StreamStart, StreamUpdate, Timings
+from service.outbox import Result
+from service.protocol import Flags
+from service.results import encode_blobs, result_meta
+
+__all__ = ["Stepper"]
+
+_MAX_UPDATES = 16  # that wait for the next frame; the oldest go
+
+
+class Stepper:
+    """Steps an engine's stream with its client's options, or with less while time is short.
+
+    `step` runs in one thread at a time; the rest belongs to the event loop.
+
+    Args:
+        stream: in an engine.
+        options: of the client.
+        palette: of the model.
+
+    Attributes:
+        refused: updates that the engine refused; whoever tells the client clears it.
+        degraded: what is in force instead of the client's options, or None.
+    """
+
+    def __init__(
+        self,
+        stream: EngineStream,
+        options: StreamStart,
+        palette: tuple[tuple[int, int, int], ...],
+    ) -> None:
+        self._stream, self._palette = stream, palette
+        self._outputs = options.outputs
+        self._deadline = None if options.deadline_ms is None else options.deadline_ms / 1000
+        spec = stream.spec
+        assert spec.period is not None
+        assert spec.threshold is not None
+        self.period, self._threshold = spec.period, spec.threshold  # as the client wants them
+        self._in_force = self.period, self._threshold
+        self._updates: deque[StreamUpdate] = deque(maxlen=_MAX_UPDATES)
+        self.refused: list[EngineError] = []
+        self.degraded: Degraded | None = None
+
+    def update(self, options: StreamUpdate) -> None:
+        """Remember new options for the next frame; they are in range already."""
+        self._updates.append(options)
+
+    def step(
+        self, ready: Ready, anchor: str | None, effects: Effects, expected: float
+    ) -> Result | None:
+        """Run a frame; None where it is too late for it, or will be when it is done.
+
+        Args:
+            ready: the frame.
+            anchor: a reason to run it as an anchor.
+            effects: what is taken from the stream.
+            expected: seconds that it will take.
+
+        Raises:
+            FrameError: the model cannot run on it.
+        """
+        while self._updates:
+            self._apply(self._updates.popleft())
+        self._degrade(effects)
+        outputs, start = self._outputs, time.perf_counter()
+        if self._deadline is not None and start + expected > ready.received + self._deadline:
+            return None
+        out = self._stream.step(ready.image, outputs.bit_map, outputs.layers, anchor)
+        inferred = time.perf_counter()
+        named = encode_blobs(out, outputs, self._palette)
+        timings = Timings(
+            receive=_ms(ready.received, ready.decode_start),
+            decode=_ms(ready.decode_start, ready.decoded),
+            queue=_ms(ready.decoded, start),
+            infer=_ms(start, inferred),
+            encode=_ms(inferred, time.perf_counter()),
+        )
+        blobs = tuple(blob for blob, _ in named)
+        meta = result_meta(ready.seq, ready.pts_us, out, timings, blobs, self.degraded)
+        return Result(meta, tuple(data for _, data in named), ready.flags & Flags.LAST)
+
+    def _apply(self, update: StreamUpdate) -> None:
+        try:
+            self._stream.update(update)
+        except EngineError as error:
+            self.refused.append(error)
+        else:
+            self._outputs = update.outputs or self._outputs
+            self.period = update.period or self.period
+            self._threshold = self._threshold if update.threshold is None else update.threshold
+        spec = self._stream.spec  # a refused update may have been taken in part
+        assert spec.period is not None
+        assert spec.threshold is not None
+        self._in_force = spec.period, spec.threshold
+
+    def _degrade(self, effects: Effects) -> None:
+        period = min(MAX_PERIOD, self.period * effects.period)
+        threshold = self._threshold * effects.threshold
+        if self._in_force != (period, threshold):
+            self._stream.update(StreamUpdate(period=period, threshold=threshold))
+            self._in_force = period, threshold
+        self.degraded = None
+        if effects.level:
+            self.degraded = Degraded(
+                level=effects.level, period=period, threshold=threshold, one_of=effects.one_of
+            )
+
+
+def _ms(start: float, end: float) -> float:
+    return round((end - start) * 1000, 3)
