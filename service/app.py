@@ -30,10 +30,12 @@ from service.routes.context import Context
 from service.scheduler import Scheduler
 from service.security import Guard, SecurityHeaders
 from service.services import Services
+from service.threads import thread_pool
 
 __all__ = ["create_app"]
 
 _log = logging.getLogger("resq.app")
+_BLOCKING_THREADS = 8  # of `asyncio.to_thread`: files, the store, the start of decoders
 _WEB = Path(__file__).parent / "web"
 
 
@@ -70,6 +72,8 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    # a server that is short of memory could start no thread for them later
+    asyncio.get_running_loop().set_default_executor(thread_pool(_BLOCKING_THREADS, "resq-block"))
     config: Config = app.state.config
     engine: Engine = app.state.engine
     metrics, scheduler = Metrics(), Scheduler(config.workers)

@@ -181,9 +181,11 @@ class Session:
 
     async def _finish(self, stop: Stop) -> None:
         running, self._running = self._running, None
-        ended = await running.free(stop.reason) if running is not None else []
-        self._protocol.close()
-        self._slot.release()
+        try:
+            ended = await running.free(stop.reason) if running is not None else []
+        finally:
+            self._protocol.close()
+            self._slot.release()
         if stop.reason == "disconnected":
             return
         self._services.metrics.closes.labels(str(int(stop.close))).inc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
@@ -58,8 +59,8 @@ def expected(capfd: pytest.CaptureFixture[str]) -> Iterator[list[str]]:
     words: list[str] = []
     yield words
     said = capfd.readouterr().err
-    for trace in said.split("Traceback")[1:]:
-        assert any(word in trace for word in words), f"Traceback{trace[:4000]}"
+    for trace in re.split(r"^(?=(?:  \+ Exception Group )?Traceback )", said, flags=re.M)[1:]:
+        assert any(word in trace for word in words), trace[:4000]
     assert "never retrieved" not in said, said[-4000:]
 
 

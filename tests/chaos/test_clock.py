@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
+import shutil
+import struct
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -19,28 +24,28 @@ from tests.chaos.conftest import PLAIN, Box, bystander, feed, finished, indices,
 
 pytestmark = pytest.mark.chaos
 
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 STEPS = (86_400, -86_400, 3600, -3600, 20 * 86_400, 0)
 
 
 @pytest.fixture
-def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Set the wall clock of servers so many seconds off, at once; their steady clock goes on."""
-    if FAKETIME is None:
-        pytest.skip("needs libfaketime; on Debian: apt-get install faketime")
-    offset = tmp_path / "offset"
-    offset.write_text("+0")
-    monkeypatch.setenv("LD_PRELOAD", str(FAKETIME))
-    monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
-    monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
-    monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    compiler = shutil.which("cc")
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("a clock that steps needs Linux and a C compiler")
+    library, offset = tmp_path / "clock.so", tmp_path / "offset"
+    source = Path(__file__).with_name("clock.c")
+    command = [compiler, "-O1", "-fPIC", "-shared", str(source), "-o", str(library), "-ldl"]
+    subprocess.run(command, check=True)
+    offset.write_bytes(struct.pack("q", 0))
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("RESQ_TEST_CLOCK", str(offset))
+    with offset.open("r+b") as file, mmap.mmap(file.fileno(), 8) as shared:
 
-    def to(seconds: int) -> None:
-        part = offset.with_name("offset.part")
-        part.write_text(f"{seconds:+d}")
-        part.replace(offset)
+        def to(seconds: int) -> None:
+            struct.pack_into("q", shared, 0, seconds * 1_000_000_000)
 
-    return to
+        yield to
 
 
 def tells(address: str, seconds: int) -> None:
