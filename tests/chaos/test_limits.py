@@ -66,7 +66,7 @@ async def test_a_server_without_memory_says_so_and_recovers(box: Box, expected: 
         address = server.address
         level = await warm(server, spares=0)
         failed = 0
-        for room in (ROOM, ROOM // 4, ROOM // 16, 0):
+        for room in (ROOM, ROOM // 2, ROOM // 16):
             with address_space(server, room):
                 outcomes = await asyncio.gather(*(attempt(address, (1080, 1920)) for _ in range(4)))
                 for outcome in outcomes:
