@@ -21,6 +21,7 @@ from service.wire import HEADER_SIZE, MAX_META
 __all__ = ["Server", "running"]
 
 _DRAIN_SECONDS = 5.0
+_PING_SECONDS = 20.0
 
 
 class Server(uvicorn.Server):
@@ -46,6 +47,8 @@ class Server(uvicorn.Server):
                 ws="websockets-sansio",
                 ws_max_size=config.max_frame_bytes + MAX_META + HEADER_SIZE,
                 ws_per_message_deflate=False,
+                # a network that is gone for less than the idle timeout ends no stream
+                ws_ping_timeout=max(_PING_SECONDS, config.idle_timeout),
                 timeout_graceful_shutdown=10,
                 server_header=False,
             )

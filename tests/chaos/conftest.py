@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def box(tmp_path: Path, models: Path) -> Box:
 
 @pytest.fixture(autouse=True)
 def expected(capfd: pytest.CaptureFixture[str]) -> Iterator[list[str]]:
-    """No server may say anything unforeseen: tracebacks hold one of these words, or fail the test."""
+    """No server may say anything unforeseen: a traceback holds one of these words."""
     words: list[str] = []
     yield words
     said = capfd.readouterr().err
@@ -103,7 +104,7 @@ async def bystander(address: str) -> AsyncIterator[CountedStream]:
     assert ledger.problems(whole=True) == []
     assert ledger.drops == {}
     times = sorted(ledger.results.values())
-    gap = max(b - a for a, b in zip(times, times[1:], strict=False))
+    gap = max(b - a for a, b in pairwise(times))
     assert gap < MAX_GAP, f"no result for {gap:.1f} s"
 
 
@@ -139,6 +140,14 @@ def post(address: str, data: bytes, **options: Any) -> str:
     assert answer.status_code == 202, answer.text
     name: str = answer.json()["id"]
     return name
+
+
+def begun(address: str, job: str, results: int = 1) -> None:
+    """Wait until a job has so many results."""
+    deadline = time.monotonic() + 60
+    while httpx.get(f"{address}/v1/clips/{job}").json()["results"] < results:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def finished(address: str, job: str, seconds: float = 120.0) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import contextlib
 import io
 from typing import Literal
 
-import httpx
 import psutil
 import pytest
 from PIL import Image
@@ -18,6 +17,7 @@ from service.messages import InputKind, StreamStart
 from tests.chaos.conftest import (
     PLAIN,
     Box,
+    begun,
     bystander,
     dead,
     decoders,
@@ -106,12 +106,6 @@ async def test_a_clip_fails_whose_decoder_is_lost(box: Box, fault: str) -> None:
                 assert (await asyncio.to_thread(finished, server.address, kept))["state"] == "done"
                 assert indices(server.address, kept) == list(range(200))
         await settled(server, level, spares=0)
-
-
-def begun(address: str, job: str) -> None:
-    url = f"{address}/v1/clips/{job}/results"
-    with httpx.stream("GET", url, params={"follow": "true"}, timeout=60) as answer:
-        next(answer.iter_lines())
 
 
 async def test_a_decoder_that_needs_too_much_ends_its_stream(box: Box) -> None:

@@ -20,6 +20,7 @@ from service.messages import StreamStart
 from tests.chaos.conftest import (
     PLAIN,
     Box,
+    begun,
     feed,
     finished,
     indices,
@@ -102,8 +103,7 @@ def group() -> Iterator[Path]:
 async def test_a_server_that_the_system_ends_for_its_memory_goes_on(box: Box, group: Path) -> None:
     with box() as server:
         job = await asyncio.to_thread(post, server.address, small.clip(300), period=4)
-        while httpx.get(f"{server.address}/v1/clips/{job}").json()["results"] < 20:
-            await asyncio.sleep(0.02)
+        await asyncio.to_thread(begun, server.address, job, 20)
         (group / "cgroup.procs").write_text(str(server.pid))
         (group / "memory.limit_in_bytes").write_text(str(8 << 20))
         ledgers = []

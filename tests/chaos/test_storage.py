@@ -17,6 +17,7 @@ import pytest
 from benchmarks import small
 from tests.chaos.conftest import (
     Box,
+    begun,
     bystander,
     finished,
     indices,
@@ -62,13 +63,6 @@ def remembered(folder: Path, job: str) -> str | None:
         row = store.execute("SELECT state FROM resq_jobs WHERE id = ?", (job,)).fetchone()
     store.close()
     return None if row is None else str(row[0])
-
-
-def begun(address: str, job: str, results: int = 1) -> None:
-    deadline = time.monotonic() + 60
-    while httpx.get(f"{address}/v1/clips/{job}").json()["results"] < results:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 async def test_a_full_disk_is_said_and_forgotten(box: Box, disk: Path) -> None:
