@@ -20,6 +20,7 @@ from service.threads import thread_pool
 from tests.chaos.proxy import network
 from tests.service.conftest import SlowEngine, SlowStream, colour, encoded
 from tests.service.test_clips import clip_bytes, finished, post
+from tests.service.test_decoder_process import reordered
 from tests.service.test_streams import LOSSLESS, ended, eventually, metric, talk
 
 Serve = Callable[..., str]
@@ -136,6 +137,18 @@ async def test_a_cut_that_lasts_ends_the_stream(serve: Serve, engine: SlowEngine
     assert stream.ledger.problems() == []
     assert stream.ledger.close is not None
     assert stream.ledger.close[0] == 4408
+
+
+@pytest.mark.parametrize("credit", [1, 2, 16])
+async def test_a_codec_that_holds_frames_back_hangs_no_client(serve: Serve, credit: int) -> None:
+    """B-frames: a client that waits for a credit, and a codec that waits for a frame."""
+    options = StreamStart(mode="lossless", input="h264", outputs=Outputs(mask="none"))
+    async with asyncio.timeout(20):
+        answers = await talk(serve(credits=credit), options, reordered())
+    total = ended(answers)
+    assert total.received == 12
+    assert set(total.drop_reasons) <= {"no_picture"}
+    assert total.results == 12 if credit == 16 else total.results < 12
 
 
 def test_the_threads_of_a_pool_are_there_from_its_start() -> None:
