@@ -32,7 +32,7 @@ test: $(STAMP)   ## run the test suite
 	$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(STAMP)  ## faults against real servers, twenty minutes: kills, full disks, cut networks
-	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
+	$(BIN)/python -m pytest -m chaos --timeout 1200 tests/chaos $(ARGS)
 
 soak: $(STAMP)   ## streams and jobs come and go for SOAK_SECONDS (1800); nothing may stay of them
 	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS) $(ARGS)

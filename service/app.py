@@ -21,6 +21,7 @@ from service.config import Config
 from service.decoder_process import DecoderPool
 from service.engine import Engine
 from service.errors import PROBLEM_TYPE, Problem
+from service.heap import keep_trimmed
 from service.job_store import JobStore, StoreError
 from service.jobs import Jobs
 from service.metrics import Metrics
@@ -88,10 +89,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(decoders.fill)
     await jobs.start()
     warming = asyncio.create_task(_warm(context))
+    trimming = asyncio.create_task(keep_trimmed())
     try:
         yield
     finally:
         warming.cancel()
+        trimming.cancel()
         context.registry.drain("shutdown")
         await jobs.close()
         await asyncio.to_thread(decoders.close)

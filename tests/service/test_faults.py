@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +15,14 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from benchmarks.ledger import counted
-from service import jobs
+from service import heap, jobs
 from service.messages import Outputs, StreamStart
 from service.threads import thread_pool
 from tests.chaos.proxy import network
 from tests.service.conftest import SlowEngine, SlowStream, colour, encoded
 from tests.service.test_clips import clip_bytes, finished, post
 from tests.service.test_decoder_process import reordered
-from tests.service.test_streams import LOSSLESS, ended, eventually, metric, talk
+from tests.service.test_streams import LOSSLESS, ended, eventually, metric, resident_kib, talk
 
 Serve = Callable[..., str]
 
@@ -169,3 +170,16 @@ def test_a_pool_that_gets_no_threads_says_so(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(threading.Thread, "start", refused)
     with pytest.raises(RuntimeError, match="can't start"):
         thread_pool(3, "of-a-test")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is Linux's")
+async def test_free_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heap, "_SECONDS", 0.0)
+    kept, pieces = [], [bytearray(4000) for _ in range(50_000)]
+    kept += pieces[::100]  # a hole beside each
+    del pieces
+    before = resident_kib()
+    trimming = asyncio.create_task(heap.keep_trimmed())
+    await eventually(lambda: resident_kib() < before - 100_000)
+    trimming.cancel()
+    assert len(kept) == 500
