@@ -7,12 +7,13 @@ NATIVE := CMakeLists.txt $(wildcard resq_core/backends/native/*)
 PEERS  := $(VENV)/.peers
 CLIP   ?=
 ARGS   ?=
+SOAK_SECONDS ?= 1800
 
 # threads that spin for long while they wait starve everything else on a small machine
 export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test sanitize bench lint format clean
+.PHONY: help demo serve test chaos soak load sanitize bench lint format clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -30,6 +31,15 @@ serve: $(STAMP)  ## start the server and its web page on http://127.0.0.1:8000
 test: $(STAMP)   ## run the test suite
 	$(BIN)/python -m pytest $(ARGS)
 
+chaos: $(STAMP)  ## faults against real servers, twenty minutes: kills, full disks, cut networks
+	$(BIN)/python -m pytest -m chaos --timeout 1200 tests/chaos $(ARGS)
+
+soak: $(STAMP)   ## streams and jobs come and go for SOAK_SECONDS (1800); nothing may stay of them
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS) $(ARGS)
+
+load: $(STAMP)   ## how many live streams at 10 fps this machine sustains, and what happens beyond
+	$(BIN)/python -m benchmarks.load $(ARGS)
+
 sanitize: $(STAMP) ## run the native backend's tests under address and undefined-behaviour sanitizers
 	VENV="$(VENV)" scripts/sanitize.sh $(ARGS)
 
@@ -37,13 +47,12 @@ $(PEERS): $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[peers]"
 	@touch $@
 
-bench: $(PEERS)  ## beside other runtimes on this CPU (ARGS="--only WORD"), then two clients for a minute
+bench: $(PEERS)  ## beside other runtimes on this CPU (ARGS="--only WORD")
 	$(BIN)/python -m benchmarks.table $(ARGS)
 	$(BIN)/python -m benchmarks.linear
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/contention.py
-	$(BIN)/python benchmarks/soak.py
 
 lint: $(STAMP)   ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Pictures of results: a comparison's, and that of time against active share."""
+"""Pictures of results: of comparisons, of time against active share, of soaks and of loads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw", "draw_line"]
+__all__ = ["draw", "draw_line", "draw_load", "draw_soak"]
 
 _FOLLOWED = ("torch_fp32", "onnxruntime_int8", "openvino_int8", "resq_dense", "resq")
 
@@ -60,6 +60,58 @@ def draw_line(result: Mapping[str, Any], path: Path) -> None:
         f"{result['model']} {size}, threads: {result['threads']}, {result['backend']}\n"
         f"{result['machine']['cpu']}",
         fontsize="medium",
+    )
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def draw_soak(result: Mapping[str, Any], path: Path) -> None:
+    """The result of `benchmarks.soak` as a PNG: memory, and counts of what the server holds."""
+    pyplot = _pyplot()
+    samples = result["samples"]
+    minutes = [sample["seconds"] / 60 for sample in samples]
+    figure, (memory, counts) = pyplot.subplots(
+        2, 1, figsize=(9, 7), layout="constrained", sharex=True
+    )
+    memory.plot(minutes, [sample["rss"] / 1e6 for sample in samples], linewidth=1)
+    memory.axvline(result["warm_after"] / 60, color="tab:gray", linestyle="--", label="warm")
+    memory.set_ylabel("resident MB")
+    memory.set_ylim(bottom=0)
+    memory.legend(loc="lower right")
+    memory.set_title(
+        f"{result['starts']} streams, slope after warm-up {result['slope_mb_per_hour']:g} ± "
+        f"{result['slope_error_mb_per_hour']:g} MB/h\n{result['machine']['cpu']}",
+        fontsize="medium",
+    )
+    for name in ("descriptors", "threads", "children"):
+        counts.plot(minutes, [sample[name] for sample in samples], linewidth=1, label=name)
+    counts.set_xlabel("minutes")
+    counts.set_ylim(bottom=0)
+    counts.legend(loc="upper right")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def draw_load(result: Mapping[str, Any], path: Path) -> None:
+    """The result of `benchmarks.load` as a PNG: latency and results over the number of clients."""
+    pyplot = _pyplot()
+    rows = [row for row in [*result["steady"], result["overload"]] if row["latency_ms"]]
+    clients = [row["clients"] for row in rows]
+    figure, (latency, rate) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for name in ("p50", "p95", "p99"):
+        latency.plot(clients, [row["latency_ms"][name] for row in rows], "o-", label=name)
+    latency.axhline(result["deadline_ms"], color="tab:gray", linestyle="--", label="deadline")
+    latency.set_ylabel("ms from send to result")
+    rate.plot(clients, [row["results_per_second"] for row in rows], "o-", label="results")
+    rate.plot(clients, [result["fps"] * n for n in clients], "--", color="tab:gray", label="sent")
+    rate.set_ylabel("per second, all clients")
+    for axes in (latency, rate):
+        axes.set_xlabel("clients; the last point is the overload")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    figure.suptitle(
+        f"{result['clip']}, {result['sustained']} sustained at {result['fps']:g} fps, "
+        f"{result['machine']['cpu']}"
     )
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -70,6 +70,7 @@ class ActiveStream:
             self._options.input,
             live,
             config.intake if live else max(config.intake, config.credits),
+            config.intake if live else config.credits - 1,
             Limits(config.max_frame_bytes, config.max_pixels),
             self._services.decoders,
             self._drop,

@@ -24,6 +24,7 @@ from service.decoder_process import DecoderPool
 from service.degrade import levels
 from service.engine import Engine
 from service.errors import PROBLEM_TYPE, Problem
+from service.heap import keep_trimmed
 from service.job_store import JobStore, StoreError
 from service.jobs import Jobs
 from service.metrics import Metrics
@@ -33,11 +34,13 @@ from service.routes.context import Context
 from service.scheduler import Scheduler
 from service.security import Guard, SecurityHeaders
 from service.services import Services
+from service.threads import thread_pool
 
 __all__ = ["create_app"]
 
 _log = logging.getLogger("resq.app")
 _TICK_SECONDS = 0.25
+_BLOCKING_THREADS = 8  # of `asyncio.to_thread`: files, the store, the start of decoders
 _WEB = Path(__file__).parent / "web"
 
 
@@ -74,6 +77,8 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    # a server that is short of memory could start no thread for them later
+    asyncio.get_running_loop().set_default_executor(thread_pool(_BLOCKING_THREADS, "resq-block"))
     config: Config = app.state.config
     engine: Engine = app.state.engine
     metrics, scheduler = Metrics(), Scheduler(config.workers)
@@ -89,7 +94,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.context = context
     await asyncio.to_thread(decoders.fill)
     await jobs.start()
-    tasks = [asyncio.create_task(_warm(context)), asyncio.create_task(_adapt(capacity))]
+    tasks = [
+        asyncio.create_task(work) for work in (_warm(context), _adapt(capacity), keep_trimmed())
+    ]
     try:
         yield
     finally:

@@ -51,6 +51,9 @@ class Intake:
         kind: the stream's input kind.
         live: keep the newest picture only; otherwise wait until it is taken.
         size: encoded video frames that may wait for the decoder.
+        held: encoded video frames that may wait inside the codec, which shows pictures in another
+            order than it decodes them; the oldest beyond gets no picture. Fewer than the client
+            may have on their way, or it could wait for an answer forever.
         limits: of a frame.
         pool: where the process that decodes comes from.
         drop: told of every frame that gets no picture: seq, reason, message.
@@ -61,6 +64,7 @@ class Intake:
         kind: Literal["image", "h264", "vp8", "rgb"],
         live: bool,
         size: int,
+        held: int,
         limits: Limits,
         pool: DecoderPool,
         drop: Drop,
@@ -73,6 +77,7 @@ class Intake:
         self._waiting: Queue[_Arrival] = Queue(1 if newest_encoded else size)
         self._pictures: Queue[Ready] = Queue(1)
         self._held: dict[int, _Arrival] = {}
+        self._max_held = min(held, _MAX_HELD)
         self._skipping = False
 
     async def open(self) -> None:
@@ -141,7 +146,7 @@ class Intake:
             return
         for picture in pictures:
             await self._hand_out(picture, start)
-        while len(self._held) > _MAX_HELD:
+        while len(self._held) > self._max_held:
             seq = next(iter(self._held))
             del self._held[seq]
             self._drop(seq, "no_picture", "the codec gave no picture for this frame")

@@ -318,8 +318,11 @@ class Jobs:
     async def _work(self) -> None:
         while True:
             self._wake.clear()
-            await self._save_rest()
-            await self._retain()
+            try:
+                await self._save_rest()
+                await self._retain()
+            except Exception:  # the jobs that wait are worked off all the same
+                _log.exception("old clips could not be looked after")
             waiting = [job for job in self._jobs.values() if job.state is JobState.QUEUED]
             if waiting:
                 await self._run(waiting[0])
@@ -343,11 +346,19 @@ class Jobs:
             await self._save(job)
             raise
         except Exception as failure:
-            _log.exception("clip %s failed", job.id)
-            error = "the server failed on this clip; its log says more"
             if isinstance(failure, OSError) and disk_full(failure):
                 error = f"the disk of the server is full ({failure.strerror})"
-        await self._end(job, error)
+                _log.warning("clip %s: %s", job.id, error)
+            else:
+                error = "the server failed on this clip; its log says more"
+                _log.exception("clip %s failed", job.id)
+        try:
+            await self._end(job, error)
+        except Exception:
+            _log.exception("the end of clip %s failed", job.id)
+            job.error = error or "the server failed at the end of this clip; its log says more"
+            self._unsaved.add(job)
+            self._become(job, JobState.FAILED)
 
     async def _end(self, job: Job, error: str | None) -> None:
         state = JobState.FAILED if error else JobState.DONE

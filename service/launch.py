@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -22,12 +23,20 @@ class Launched:
     """A server that is ready: where it listens, and its process."""
 
     address: str
-    pid: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid
 
 
 @contextmanager
-def launch() -> Iterator[Launched]:
-    """Start `resq serve` on a free port of this machine; RESQ_* variables apply.
+def launch(**settings: object) -> Iterator[Launched]:
+    """Start `resq serve` on a free port of this machine; end it, if it still runs.
+
+    Args:
+        settings: of `service/config.py` by name; for others, RESQ_* variables apply.
 
     Raises:
         RuntimeError: it ended, or was not ready in time; what it said stands on stderr.
@@ -35,11 +44,13 @@ def launch() -> Iterator[Launched]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "service.cli", "serve", "--host", "127.0.0.1"]
-    process = subprocess.Popen([*command, "--port", str(port), "--log-level", "warning"])
+    environment = os.environ | {f"RESQ_{k.upper()}": str(v) for k, v in settings.items()}
+    command += ["--port", str(port), "--log-level", "warning"]
+    process = subprocess.Popen(command, env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_ready(address, process)
-        yield Launched(address, process.pid)
+        yield Launched(address, process)
     finally:
         process.terminate()
         try:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from typing import Any, TypeVar
+
+from service.threads import thread_pool
 
 __all__ = ["Lane", "Priority", "Scheduler"]
 
@@ -42,7 +43,7 @@ class Scheduler:
     """
 
     def __init__(self, workers: int) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="resq-infer")
+        self._pool = thread_pool(workers, "resq-infer")
         self._free = workers
         self._waiting: dict[Priority, deque[_Work]] = {p: deque() for p in Priority}
 

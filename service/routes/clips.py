@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from resq_core.errors import OptionError
@@ -77,6 +78,8 @@ async def post_clip(
         if isinstance(error, OSError) and disk_full(error):
             detail = f"the clip does not fit on the disk of the server ({error.strerror})"
             raise Problem(507, "disk_full", detail) from error
+        if isinstance(error, ClientDisconnect):  # nobody hears it; the log needs no more either
+            raise Problem(400, "cut_off", "the upload broke off") from error
         raise
     return JSONResponse(job.describe(), 202, {"location": f"/v1/clips/{job.id}"})
 

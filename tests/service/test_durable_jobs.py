@@ -226,7 +226,9 @@ def test_a_job_that_kills_servers_is_given_up(quantized: QuantizedModel, tmp_pat
         assert not (tmp_path / "clips" / names[0] / "clip").exists()
 
 
-def test_an_upload_that_is_cut_off_leaves_nothing(serve: Serve, tmp_path: Path) -> None:
+def test_an_upload_that_is_cut_off_leaves_nothing(
+    serve: Serve, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     address = serve()
     host, port = address.removeprefix("http://").split(":")
     folder = tmp_path / "data" / "clips"
@@ -242,6 +244,7 @@ def test_an_upload_that_is_cut_off_leaves_nothing(serve: Serve, tmp_path: Path) 
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert httpx.get(f"{address}/v1/clips").json() == {"clips": []}
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("limit", [{"clips_max_age": 1.0}, {"clips_max_bytes": 1024}])
