@@ -53,6 +53,7 @@ class ActiveStream:
         self._halt = halt
         self._outputs, self._model = options.outputs, stream.spec.model
         self._card = services.engine.card(self._model)
+        self._background = 0 if self._card.task == "vos" else None
         config = services.config
         live = options.mode == "live"
         self.outbox = Outbox(newest_wins=live)
@@ -173,7 +174,7 @@ class ActiveStream:
             return None
         out = self._stream.step(ready.image, outputs.bit_map, outputs.layers, anchor)
         inferred = time.perf_counter()
-        named = encode_blobs(out, outputs, self._card.colours)
+        named = encode_blobs(out, outputs, self._card.colours, self._background)
         timings = Timings(
             receive=_ms(ready.received, ready.decode_start),
             decode=_ms(ready.decode_start, ready.decoded),

@@ -52,9 +52,10 @@ class _Message(BaseModel):
 
 
 class Outputs(_Message):
-    """What a result carries. `mask`: palette PNG, zlib-compressed class ids, or none."""
+    """What a result carries. `mask`: palette PNG, zlib-compressed class ids, run lengths or polygons
+    of each id as JSON (see `service.masks`), or none."""
 
-    mask: Literal["png", "zlib", "none"] = "zlib"
+    mask: Literal["png", "zlib", "rle", "polygons", "none"] = "zlib"
     bit_map: bool = False
     layers: bool = False
 
@@ -243,7 +244,8 @@ class Bops(_Message):
 
 class Blob(_Message):
     """One blob of a result. Formats: `png` palette picture; `zlib-ids` uint8 class ids;
-    `zlib-u8` bits times 30, rounded; `zlib-json` a list of objects (`shape` is its length).
+    `zlib-u8` bits times 30, rounded; `zlib-json` a list of objects (`shape` is its length), or a
+    mask as run lengths or polygons (`shape` is the picture's).
     """
 
     name: Literal["mask", "bit_map", "layers"]
