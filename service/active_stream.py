@@ -15,6 +15,7 @@ from service.messages import (
     Ended,
     Reset,
     ResultMeta,
+    SinkState,
     Started,
     Stats,
     StreamStart,
@@ -28,6 +29,7 @@ from service.queues import Closed
 from service.results import encode_blobs, result_meta
 from service.scheduler import Lane
 from service.services import Services
+from service.taps import Taps
 from service.transport import Disconnected, Stop, Transport
 
 __all__ = ["ActiveStream"]
@@ -46,11 +48,12 @@ class ActiveStream:
         stream: EngineStream,
         options: StreamStart,
         lane: Lane,
+        taps: Taps,
         halt: Callable[[Stop], None],
     ) -> None:
         self._services, self._protocol, self._transport = services, protocol, transport
         self._stream, self._options = stream, options
-        self._halt = halt
+        self.taps, self._halt = taps, halt
         self._outputs, self._model = options.outputs, stream.spec.model
         self._card = services.engine.card(self._model)
         self._background = 0 if self._card.task == "vos" else None
@@ -85,6 +88,7 @@ class ActiveStream:
             "drops": p.drops,
             "seconds": round(time.perf_counter() - self._opened, 3),
             "state_bytes": self._cache,
+            "sinks": self.taps.describe(),
         }
 
     def started(self, name: str) -> Started:
@@ -156,9 +160,11 @@ class ActiveStream:
         finally:
             self._tell_refused()
         if result is None:
+            self.intake.carry(ready.flags)
             self._drop(ready.seq, "deadline", None)
             return
         self._count(result.meta)
+        self.taps.take(result)
         if result.meta.anchor_reason == "size_changed":
             self.outbox.text(dump(Reset(reason="size_changed")))
         displaced = self.outbox.result(result)
@@ -237,6 +243,7 @@ class ActiveStream:
             fps=t.frames / max(time.perf_counter() - self._opened, 1e-6),
             saving=t.saving,
             mean_bits=t.mean_bits,
+            sinks=[SinkState.model_validate(sink) for sink in self.taps.describe()],
         )
 
     async def send(self) -> None:
@@ -260,6 +267,7 @@ class ActiveStream:
         """Give everything back; what is left to say to the client comes back as texts."""
         await self.intake.close()
         await self._lane.idle()
+        await self.taps.close()
         self.outbox.close()
         texts: list[str] = []
         while (item := await self.outbox.get()) is not None:

@@ -24,6 +24,8 @@ from service.errors import PROBLEM_TYPE, Problem
 from service.job_store import JobStore, StoreError
 from service.jobs import Jobs
 from service.metrics import Metrics
+from service.outbound import AllowedHosts
+from service.pulls import Pulls
 from service.registry import Registry
 from service.routes import clips, health, models, streams
 from service.routes.context import Context
@@ -76,19 +78,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     here = serving_here(config.backend)
     metrics.backend.labels(here.backend.split()[0], here.isa or "").set(1)
     decoders = DecoderPool(config.decoders, config.decoder_timeout, config.decoder_memory)
-    services = Services(config, engine, scheduler, decoders, metrics)
+    hosts = AllowedHosts(config.allowed_hosts)
+    services = Services(config, engine, scheduler, decoders, metrics, hosts)
     jobs = Jobs(config, engine, scheduler, metrics, decoders, app.state.store)
     registry = Registry(config.max_streams, config.streams_per_client)
-    context = Context(services, registry, jobs, app.state.access)
+    pulls = Pulls(services, registry, app.state.store)
+    context = Context(services, registry, jobs, app.state.access, pulls)
     app.state.context = context
     await asyncio.to_thread(decoders.fill)
     await jobs.start()
     warming = asyncio.create_task(_warm(context))
+    pulling = asyncio.create_task(pulls.restore())  # loads models; nobody waits for that
     try:
         yield
     finally:
         warming.cancel()
+        pulling.cancel()
         context.registry.drain("shutdown")
+        await pulls.close()
         await jobs.close()
         await asyncio.to_thread(decoders.close)
         await asyncio.to_thread(scheduler.close)

@@ -6,7 +6,8 @@ import io
 import json
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 from contourpy import FillType, contour_generator
@@ -117,12 +118,11 @@ def _polygons(mask: NDArray[np.bool_]) -> list[list[list[float]]]:
     part = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
     padded = np.pad(part, 1).astype(np.float64)
     found = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(0.5, np.inf)
-    points, offsets = found
+    points, offsets = cast("tuple[list[NDArray[np.float64]], list[NDArray[np.uint32]]]", found)
     shift = np.array([left - 0.5, top - 0.5])  # the padding, and centres half a pixel in
     return [
-        [_corners(p[a:b] + shift) for a, b in zip(o[:-1], o[1:], strict=True)]
+        [_corners(p[a:b] + shift) for a, b in pairwise(o)]
         for p, o in zip(points, offsets, strict=True)
-        if p is not None and o is not None
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from resq_core.errors import OptionError
+from service.sink_options import SinkOptions
 
 __all__ = [
     "Blob",
@@ -22,6 +23,7 @@ __all__ = [
     "Reset",
     "ResultMeta",
     "Rle",
+    "SinkState",
     "Started",
     "Stats",
     "StreamEnd",
@@ -36,6 +38,7 @@ __all__ = [
 MAX_PERIOD = 1_000_000
 MAX_DEADLINE_MS = 60_000
 MAX_OBJECTS = 32
+MAX_SINKS = 8
 
 InputKind = Literal["image", "h264", "vp8", "rgb"]
 Period = Annotated[int, Field(ge=1, le=MAX_PERIOD)]
@@ -52,8 +55,8 @@ class _Message(BaseModel):
 
 
 class Outputs(_Message):
-    """What a result carries. `mask`: palette PNG, zlib-compressed class ids, run lengths or polygons
-    of each id as JSON (see `service.masks`), or none."""
+    """What a result carries. `mask`: palette PNG, zlib-compressed class ids, run lengths or
+    polygons of each id as JSON (see `service.masks`), or none."""
 
     mask: Literal["png", "zlib", "rle", "polygons", "none"] = "zlib"
     bit_map: bool = False
@@ -119,6 +122,7 @@ class StreamStart(_Message):
     outputs: Outputs = Outputs()
     pose: PoseStart | None = None
     vos: VosStart | None = None
+    sinks: Annotated[list[SinkOptions], Field(max_length=MAX_SINKS)] = []
 
 
 class StreamUpdate(_Message):
@@ -173,6 +177,17 @@ class Drop(_Message):
     message: str | None = None
 
 
+class SinkState(_Message):
+    """What became of results on their way to a sink; `lost` by reason."""
+
+    kind: str
+    target: str
+    delivered: int
+    waiting: int
+    lost: dict[str, int]
+    error: str | None
+
+
 class Stats(_Message):
     """Server: running totals. `saving` is 1 - bops / bops of W8A8 frame quantization."""
 
@@ -184,6 +199,7 @@ class Stats(_Message):
     fps: float
     saving: float
     mean_bits: float
+    sinks: list[SinkState] = []
 
 
 class Reset(_Message):
@@ -298,7 +314,8 @@ def explain(error: ValidationError) -> tuple[str, str]:
     if first["type"] == "extra_forbidden":
         return field, f"{field} is not an option of this message"
     got: Any = first.get("input")
-    shown = repr(got) if len(repr(got)) <= 80 else f"{type(got).__name__}"
+    secret = first["loc"][:1] == ("sinks",)  # or near one
+    shown = repr(got) if len(repr(got)) <= 80 and not secret else f"{type(got).__name__}"
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = wanted.replace("List should have", "a list with")
     return field, f"{field} is {shown}; expected {wanted}"

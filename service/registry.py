@@ -6,6 +6,8 @@ import asyncio
 import secrets
 from typing import Any, Protocol
 
+from service.taps import Taps
+
 __all__ = ["DuplicateIdError", "FullError", "QuotaError", "Registered", "Registry", "Slot"]
 
 
@@ -18,6 +20,11 @@ class Registered(Protocol):
 
     def stop(self, reason: str) -> None:
         """End the stream soon; frames on their way become drops."""
+        ...
+
+    @property
+    def taps(self) -> Taps | None:
+        """Where its results can be followed; None before it has started and after its end."""
         ...
 
 

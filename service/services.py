@@ -9,6 +9,7 @@ from service.decoder_process import DecoderPool
 from service.engine import Engine, StreamSpec
 from service.messages import PoseStart, VosStart
 from service.metrics import Metrics
+from service.outbound import AllowedHosts
 from service.scheduler import Scheduler
 
 __all__ = ["Services"]
@@ -24,6 +25,7 @@ class Services:
         scheduler: whose turn it is to use the engine.
         decoders: processes that decode frames.
         metrics: counters.
+        hosts: where the server itself may connect to.
     """
 
     config: Config
@@ -31,6 +33,7 @@ class Services:
     scheduler: Scheduler
     decoders: DecoderPool
     metrics: Metrics
+    hosts: AllowedHosts
 
     def spec(
         self,

@@ -11,6 +11,8 @@ from typing import Any
 from service.active_stream import ActiveStream
 from service.decoder_process import DecoderLost
 from service.engine import EngineError
+from service.messages import StreamStart
+from service.outbound import ForbiddenHostError
 from service.protocol import (
     Close,
     EndRequested,
@@ -24,6 +26,8 @@ from service.protocol import (
 )
 from service.registry import DuplicateIdError, Slot
 from service.services import Services
+from service.sinks import check_sinks, open_sinks
+from service.taps import Taps
 from service.transport import Disconnected, Stop, Transport
 
 __all__ = ["Session"]
@@ -44,7 +48,13 @@ class Session:
     def describe(self) -> dict[str, Any]:
         """Facts for people and programs."""
         running = self._running
-        return {"id": self._slot.id, **(running.describe() if running else {})}
+        facts = running.describe() if running else {}
+        return {"id": self._slot.id, **facts, **self._transport.describe()}
+
+    @property
+    def taps(self) -> Taps | None:
+        """Where its results can be followed; None before it has started and after its end."""
+        return self._running.taps if self._running is not None else None
 
     def stop(self, reason: str) -> None:
         """End the stream soon; frames on their way become drops."""
@@ -124,6 +134,11 @@ class Session:
         except DuplicateIdError as error:
             refused = self._protocol.refuse("duplicate_id", str(error), "id", Close.DUPLICATE)
             return await self._refuse(refused)
+        try:
+            self._check_sinks(options)
+        except ForbiddenHostError as error:
+            refused = self._protocol.refuse("bad_options", str(error), "sinks", Close.BAD_OPTIONS)
+            return await self._refuse(refused)
         spec = self._services.spec(
             options.model,
             options.precision,
@@ -142,8 +157,10 @@ class Session:
                 "bad_options", str(error), error.field, Close.BAD_OPTIONS
             )
             return await self._refuse(refused)
+        config, hosts = self._services.config, self._services.hosts
+        taps = Taps(name, open_sinks(name, options.sinks, config, hosts))
         self._running = ActiveStream(
-            self._services, self._protocol, self._transport, stream, options, lane, self._halt
+            self._services, self._protocol, self._transport, stream, options, lane, taps, self._halt
         )
         try:
             await self._running.intake.open()
@@ -152,6 +169,11 @@ class Session:
             return await self._refuse(refused)
         await self._transport.send(self._protocol.started(self._running.started(name)))
         return self._running
+
+    def _check_sinks(self, options: StreamStart) -> None:
+        if options.sinks and not self._transport.trusted:
+            raise ForbiddenHostError("sinks need a key with the scope admin")
+        check_sinks(options.sinks, self._services.hosts)
 
     async def _refuse(self, refused: Refused) -> Stop:
         await self._transport.send(dump(refused.error))
