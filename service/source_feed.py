@@ -29,7 +29,7 @@ class Feed(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """Why no more bytes come, if something went wrong."""
+        """Why no more bytes come, where that explains more than the decoder could."""
         ...
 
     @property

@@ -92,6 +92,10 @@ def _body_size(head: bytes) -> int:
     return size
 
 
+class _OverError(Exception):
+    """One side closed the connection."""
+
+
 class RtspFeed:
     """See `Feed`. The relay takes one connection."""
 
@@ -146,8 +150,8 @@ class RtspFeed:
                 group.create_task(self._down(writer))
         except* SourceError as errors:
             self.problem = str(errors.exceptions[0])
-        except* OSError:
-            self.problem = "the source broke off"
+        except* (_OverError, OSError):
+            pass  # the decoder's own message says more
         finally:
             self._writer.close()
             await _closed(writer)
@@ -157,7 +161,7 @@ class RtspFeed:
         while data := await self._reader.read(_CHUNK):
             writer.write(self._filter.rest() + data if self._piping else self._filter.feed(data))
             await writer.drain()
-        raise SourceError("the source closed the connection")
+        raise _OverError
 
 
 async def open_rtsp(target: Target, hosts: AllowedHosts, seconds: float) -> RtspFeed:
@@ -187,7 +191,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(_CHUNK):
         writer.write(data)
         await writer.drain()
-    raise SourceError("the decoder closed the connection")
+    raise _OverError
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
