@@ -53,6 +53,11 @@ class Caller:
     name: str
     key: Key | None = None
 
+    @property
+    def is_admin(self) -> bool:
+        """Has that scope; where there are no keys, everybody has."""
+        return self.key is None or Scope.ADMIN in self.key.scopes
+
 
 class Access:
     """One server's gate. The event loop owns it.
@@ -212,7 +217,7 @@ def _scope(asked: Asked) -> Scope | None:
     """The scope that a path needs; None where any key will do."""
     if asked.path in _ANY_KEY:
         return None
-    if asked.path == "/v1/streams" and asked.method in ("WEBSOCKET", "POST"):
+    if asked.path == "/v1/streams" and asked.method == "WEBSOCKET":
         return Scope.STREAM
     if asked.path == "/v1/clips" or asked.path.startswith("/v1/clips/"):
         return Scope.CLIPS

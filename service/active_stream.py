@@ -17,6 +17,7 @@ from service.messages import (
     Ended,
     Reset,
     ResultMeta,
+    SinkState,
     Started,
     Stats,
     StreamStart,
@@ -30,6 +31,7 @@ from service.registry import Slot
 from service.scheduler import Lane, Priority
 from service.services import Services
 from service.stepper import Stepper
+from service.taps import Taps
 from service.transport import Disconnected, Stop, Transport
 
 __all__ = ["ActiveStream"]
@@ -48,14 +50,15 @@ class ActiveStream:
         share: Share,
         options: StreamStart,
         lane: Lane,
+        taps: Taps,
         halt: Callable[[Stop], None],
     ) -> None:
         self._services, self._protocol = services, protocol
         self._stream, self._share, self._options = stream, share, options
-        self._halt = halt
+        self.taps, self._halt = taps, halt
         self._model = stream.spec.model
         self._card = services.engine.card(self._model)
-        self._stepper = Stepper(stream, options, self._card.colours)
+        self._stepper = Stepper(stream, options, self._card)
         self._live = options.mode == "live"
         self.intake, self.outbox = self._queues()
         self._lane = lane
@@ -108,6 +111,7 @@ class ActiveStream:
             "drops": p.drops,
             "seconds": round(time.perf_counter() - self._opened, 3),
             "state_bytes": self._cache,
+            "sinks": self.taps.describe(),
         }
 
     def started(self, slot: Slot, resumed: bool) -> Started:
@@ -186,6 +190,7 @@ class ActiveStream:
         effects, share, now = self._effects, self._share, time.perf_counter()
         self._turn += 1
         if self._live and anchor is None and self._turn % effects.one_of:
+            self.intake.carry(ready.flags)
             self._drop(ready.seq, "degraded", None)
             return
         expected = share.expected(now, effects, anchor is not None)
@@ -200,9 +205,11 @@ class ActiveStream:
         finally:
             self._tell_refused()
         if result is None:
+            self.intake.carry(ready.flags)
             self._drop(ready.seq, "deadline", None)
             return
         self._count(result.meta)
+        self.taps.take(result)
         if result.meta.anchor_reason == "size_changed":
             self.outbox.text(dump(Reset(reason="size_changed")))
         displaced = self.outbox.result(result)
@@ -257,6 +264,7 @@ class ActiveStream:
             saving=t.saving,
             mean_bits=t.mean_bits,
             degraded=self._stepper.degraded,
+            sinks=[SinkState.model_validate(sink) for sink in self.taps.describe()],
         )
 
     async def send(self, transport: Transport) -> None:
@@ -281,6 +289,7 @@ class ActiveStream:
         self._services.capacity.free(self._share)
         await self.intake.close()
         await self._lane.idle()
+        await self.taps.close()
         self.outbox.close()
         texts: list[str] = []
         while (item := await self.outbox.get()) is not None:

@@ -28,6 +28,8 @@ from service.heap import keep_trimmed
 from service.job_store import JobStore, StoreError
 from service.jobs import Jobs
 from service.metrics import Metrics
+from service.outbound import AllowedHosts
+from service.pulls import Pulls
 from service.registry import Registry
 from service.routes import clips, health, models, streams
 from service.routes.context import Context
@@ -87,22 +89,29 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     decoders = DecoderPool(config.decoders, config.decoder_timeout, config.decoder_memory)
     capacity = Capacity(config.workers, config.capacity, levels(config.degrade))
     _show_load(capacity, metrics)
-    services = Services(config, engine, scheduler, capacity, decoders, metrics)
+    hosts = AllowedHosts(config.allowed_hosts)
+    services = Services(config, engine, scheduler, capacity, decoders, metrics, hosts)
     jobs = Jobs(config, engine, scheduler, metrics, decoders, app.state.store)
     registry = Registry(config.max_streams, config.streams_per_client)
-    context = Context(services, registry, jobs, app.state.access)
+    pulls = Pulls(services, registry, app.state.store)
+    context = Context(services, registry, jobs, app.state.access, pulls)
     app.state.context = context
     await asyncio.to_thread(decoders.fill)
     await jobs.start()
-    tasks = [
-        asyncio.create_task(work) for work in (_warm(context), _adapt(capacity), keep_trimmed())
-    ]
+    background = (
+        _warm(context),
+        _adapt(capacity),
+        keep_trimmed(),
+        pulls.restore(),  # loads models; nobody waits for that
+    )
+    tasks = [asyncio.create_task(work) for work in background]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         context.registry.drain("shutdown")
+        await pulls.close()
         await jobs.close()
         await asyncio.to_thread(decoders.close)
         await asyncio.to_thread(scheduler.close)

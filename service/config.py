@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from resq_core.backends import Backend
 from resq_core.backends.machine import usable_cores
 from service.degrade import Measure
+from service.outbound import parse_hosts
 
 __all__ = ["Config", "ConfigError", "load_config"]
 
@@ -44,6 +45,10 @@ def _measures(value: object) -> object:
         if name not in known or found.count(name) > 1:
             raise ValueError(f"{name!r} in it; expected {', '.join(known)}, each once at most")
     return tuple(Measure(name) for name in found)
+
+
+def _hosts(value: object) -> object:
+    return parse_hosts(value) if isinstance(value, str) else value
 
 
 class Config(BaseSettings):
@@ -82,6 +87,12 @@ class Config(BaseSettings):
         require_keys: callers need a key even where none was made yet; see `service/access.py`.
         insecure: listen beyond this machine without any key.
         metrics_open: `/metrics` needs no key.
+        allowed_hosts: where the server itself may connect to, for pulled streams and for results:
+            names, *.suffix, addresses and networks, separated by commas; see
+            `service/outbound.py`.
+        source_timeout: how long a pulled stream's source may take to connect, and from one frame to
+            the next; then it is tried again.
+        results_max_bytes: what the files of results may take together; the oldest goes first.
         allowed_origins: of pages besides our own that may open streams, separated by commas.
         requests_per_minute, streams_per_minute, upload_bytes_per_day: of one client, which is a
             key, or an address where there are no keys; what it may have at once, and regains in
@@ -127,6 +138,10 @@ class Config(BaseSettings):
     clips_max_age: Annotated[float, Field(gt=0, le=3650 * 86_400)] = 30 * 86_400
     clips_max_bytes: Annotated[int, Field(ge=1024, le=1 << 50)] = 32 << 30
     database_url: SecretStr | None = None
+
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = ()
+    source_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
+    results_max_bytes: Annotated[int, Field(ge=1024, le=1 << 50)] = 1 << 30
 
     require_keys: bool = False
     insecure: bool = False

@@ -43,14 +43,19 @@ __all__ = [
     "Picture",
     "decode_image",
     "open_clip",
+    "read_camera",
     "read_clip",
+    "read_stream",
 ]
 
 _OPEN_LOCK = threading.Lock()
 _H264_IDR = 5
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts"
+_STREAMS = "mpegts,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mpjpeg"
+_ANALYSE_US = 2_000_000  # of a live source before its first picture
 _CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "mjpeg")
 _SECOND = 1_000_000
+_MAX_TIME = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +190,7 @@ class Clip:
 
     def __init__(
         self,
-        file: io.FileIO,
+        file: io.FileIO | None,
         container: InputContainer,
         stream: VideoStream,
         limits: ClipLimits,
@@ -270,7 +275,84 @@ class Clip:
     def close(self) -> None:
         """Release the file."""
         self._container.close()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+
+class LiveClip(Clip):
+    """One that has no end, and times of its own: a frame's `pts_us` is the source's, its `index`
+    begins anew after 2**32. Damaged pictures are passed over."""
+
+    def __iter__(self) -> Iterator[ClipFrame]:
+        for number, frame in enumerate(self._decoded()):
+            time = self._time_us(frame, number)
+            if frame.is_corrupt or abs(time) >= _MAX_TIME:
+                self.damaged += 1
+                continue
+            yield ClipFrame(number % (1 << 32), time, self._picture(frame))
+
+
+class _Pipe:
+    """A descriptor of which FFmpeg can only read on."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.read = file.read
+
+
+def read_stream(file: io.FileIO, limits: ClipLimits) -> LiveClip:
+    """The video that comes out of a pipe; nothing else is ever opened.
+
+    Raises:
+        ClipError: another container or codec, damaged, without video, or outside the limits.
+    """
+    options = {
+        "protocol_whitelist": "nothing",
+        "format_whitelist": _STREAMS,
+        "max_pixels": str(limits.frame.max_pixels),
+        "analyzeduration": str(_ANALYSE_US),
+    }
+    expected = "MPEG-TS, Matroska, WebM, fragmented MP4, or Motion JPEG in parts"
+    return _live(file, _Pipe(file), options, limits, expected)
+
+
+def read_camera(url: str, limits: ClipLimits) -> LiveClip:
+    """The video of an RTSP server, over TCP alone.
+
+    Args:
+        url: leads to a relay of the server; FFmpeg would follow redirects, the relay refuses them.
+
+    Raises:
+        ClipError: as `read_stream`, and where the server refuses.
+    """
+    options = {
+        "protocol_whitelist": "tcp,rtp",
+        "format_whitelist": "rtsp",
+        "rtsp_transport": "tcp",
+        "allowed_media_types": "video",
+        "max_pixels": str(limits.frame.max_pixels),
+        "analyzeduration": str(_ANALYSE_US),
+    }
+    return _live(None, url, options, limits, "RTSP with H.264, HEVC or another known codec")
+
+
+def _live(
+    file: io.FileIO | None,
+    source: _Pipe | str,
+    options: dict[str, str],
+    limits: ClipLimits,
+    expected: str,
+) -> LiveClip:
+    try:
+        form = "rtsp" if file is None else None
+        container = av.open(source, "r", format=form, options=options, io_open=_refuse)
+    except (av.FFmpegError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is malformed"  # all else may hold the URL
+        raise ClipError(f"no video: {why}; expected {expected}") from error
+    try:
+        return LiveClip(file, container, _video_stream(container, "the source", limits), limits)
+    except BaseException:
+        container.close()
+        raise
 
 
 def open_clip(path: str | Path, limits: ClipLimits | None = None) -> Clip:

@@ -30,7 +30,16 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from service.decoder import Clip, ClipError, ClipFrame, ClipLimits, PacketDecoder, read_clip
+from service.decoder import (
+    Clip,
+    ClipError,
+    ClipFrame,
+    ClipLimits,
+    PacketDecoder,
+    read_camera,
+    read_clip,
+    read_stream,
+)
 from service.decoder_wire import MAX_ANSWER, Kind, Message, receive
 from service.pictures import IMAGE_FORMATS, DecodeError, Limits, Picture, decode_image
 
@@ -51,7 +60,7 @@ def main() -> None:
     options = json.loads(receive(io.BytesIO(first).read, len(first)).body)
     memory = mmap.mmap(descriptors[0], 0)
     os.close(descriptors[0])
-    _limit(options["memory"])
+    _limit(options["memory"], _next_descriptor() + 1 if options["input"] == "camera" else 0)
     worker = _worker(options, descriptors[1:])
     channel.sendall(Message(Kind.DONE).pack())
     while (question := _question(channel)) is not None:
@@ -73,12 +82,18 @@ def _warm_up() -> None:
         decode_image(data.getvalue(), Limits())
 
 
-def _limit(memory: int) -> None:
-    """No file or socket can be opened from here on, none written, and memory is bounded."""
+def _next_descriptor() -> int:
+    found = os.dup(_CHANNEL)
+    os.close(found)
+    return found
+
+
+def _limit(memory: int, descriptors: int) -> None:
+    """No file can be written, memory is bounded, and no descriptor from this number on opened."""
     for limit, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, 0),
+        (resource.RLIMIT_NOFILE, descriptors),
         (resource.RLIMIT_DATA, memory),
     ):
         most = resource.getrlimit(limit)[1]
@@ -138,22 +153,34 @@ class _Stream:
 
 
 class _File:
-    """One uploaded clip."""
+    """One uploaded clip, or one source of a pulled stream."""
 
-    def __init__(self, options: dict[str, Any], descriptor: int) -> None:
+    def __init__(self, options: dict[str, Any], descriptors: list[int]) -> None:
         limits = options["limits"]
         self._limits = ClipLimits(**limits | {"frame": Limits(**limits["frame"])})
+        self._input: str = options["input"]
         self._name: str = options["name"]
-        self._descriptor = descriptor
+        self._descriptors = descriptors
         self._clip: Clip | None = None
         self._frames: Iterator[ClipFrame] = iter(())
 
     def open(self) -> bytes:
-        file = io.FileIO(self._descriptor)
-        self._clip = clip = read_clip(file, self._name, self._limits)
+        self._clip = clip = self._opened()
         self._frames = iter(clip)
         names = ("width", "height", "fps", "frames", "codec")
         return json.dumps({name: getattr(clip, name) for name in names}).encode()
+
+    def _opened(self) -> Clip:
+        if self._input == "camera":
+            clip = read_camera(self._name, self._limits)
+            # only numbers below this can be opened: that of the channel, which is in use. Zero
+            # would do, but poll(2) takes no more entries than descriptors are allowed
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_CHANNEL + 1, _CHANNEL + 1))
+            return clip
+        file = io.FileIO(self._descriptors[0])
+        if self._input == "source":
+            return read_stream(file, self._limits)
+        return read_clip(file, self._name, self._limits)
 
     def ask(self, _: Message) -> _Found | None:
         frame = next(self._frames, None)
@@ -167,7 +194,9 @@ class _File:
 
 
 def _worker(options: dict[str, Any], descriptors: list[int]) -> _Stream | _File:
-    return _File(options, descriptors[0]) if descriptors else _Stream(options)
+    if options["input"] in ("clip", "source", "camera"):
+        return _File(options, descriptors)
+    return _Stream(options)
 
 
 def _answer(worker: _Stream | _File, question: Message, memory: mmap.mmap) -> Message:

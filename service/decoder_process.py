@@ -34,7 +34,14 @@ from service.decoder import ClipError, ClipFrame, ClipLimits, Decoded
 from service.decoder_wire import MAX_ANSWER, BrokenAnswer, Kind, Message, receive
 from service.pictures import DecodeError, Limits, Picture, check_size
 
-__all__ = ["DecoderLost", "DecoderPool", "DecoderProcess", "RemoteClip", "StreamDecoder"]
+__all__ = [
+    "ClipFacts",
+    "DecoderLost",
+    "DecoderPool",
+    "DecoderProcess",
+    "RemoteClip",
+    "StreamDecoder",
+]
 
 _log = logging.getLogger("resq.decoder")
 _START_SECONDS = 30.0
@@ -108,18 +115,22 @@ class DecoderProcess:
 
     def start(
         self,
-        kind: Literal["image", "h264", "vp8", "clip"],
+        kind: Literal["image", "h264", "vp8", "clip", "source", "camera"],
         limits: Limits | ClipLimits,
-        clip: tuple[str, int] | None = None,
+        name: str = "",
+        descriptors: Sequence[int] = (),
+        seconds: float | None = None,
     ) -> None:
         """Give it its task, once.
 
         Args:
-            limits: ClipLimits for a clip, else Limits.
-            clip: its name and an open descriptor, which stays the caller's.
+            limits: ClipLimits for a clip, source or camera, else Limits.
+            name: of the clip; of a camera the URL.
+            descriptors: what a clip or a source is read from; it stays the caller's.
+            seconds: how long an answer may take, instead of what the process was made with.
         """
+        self._seconds = seconds or self._seconds
         frame = limits.frame if isinstance(limits, ClipLimits) else limits
-        name, descriptors = ("", []) if clip is None else (clip[0], [clip[1]])
         options = {
             "input": kind,
             "name": name,
@@ -412,7 +423,7 @@ class StreamDecoder:
         return found
 
 
-class _Facts(BaseModel):
+class ClipFacts(BaseModel):
     """What a decoder says about a clip."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -440,9 +451,9 @@ class RemoteClip:
             raise _clip_lost(error) from error
         try:
             with path.open("rb", buffering=0) as file:
-                self._process.start("clip", limits, (path.name, file.fileno()))
+                self._process.start("clip", limits, path.name, [file.fileno()])
             answer = self._process.ask(Message(Kind.OPEN), (Kind.FACTS,))
-            facts = _Facts.model_validate_json(answer.body)
+            facts = ClipFacts.model_validate_json(answer.body)
         except ValidationError as error:
             self.close()
             raise ClipError("decoder_crashed: the decoder answered nonsense") from error

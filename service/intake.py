@@ -78,7 +78,7 @@ class Intake:
         self._pictures: Queue[Ready] = Queue(1)
         self._held: dict[int, _Arrival] = {}
         self._max_held = min(held, _MAX_HELD)
-        self._skipping = False
+        self._skipping, self._carried = False, Flags.NONE
 
     async def open(self) -> None:
         """Have a decoder ready before the first frame. Raises DecoderLost."""
@@ -93,6 +93,7 @@ class Intake:
             if self._live:
                 displaced = self._waiting.push(arrival)
                 if displaced is not None:
+                    self.carry(displaced.frame.flags)
                     self._drop(displaced.frame.seq, "superseded", None)
             elif not self._waiting.offer(arrival):
                 self._drop(frame.seq, "overflow", None)
@@ -110,7 +111,14 @@ class Intake:
 
     async def get(self) -> Ready:
         """The next picture. Raises Closed after `end` when all are gone."""
-        return await self._pictures.get()
+        ready = await self._pictures.get()
+        ready.flags |= self._carried
+        self._carried = Flags.NONE
+        return ready
+
+    def carry(self, flags: Flags) -> None:
+        """A frame went whose flags are the next one's as well: an anchor wanted, frames missing."""
+        self._carried |= flags & (Flags.ANCHOR | Flags.DISCONT)
 
     async def run(self) -> None:
         """Decode until `end`, one frame at a time, off the event loop.
@@ -171,6 +179,7 @@ class Intake:
             return
         displaced = self._pictures.push(ready)
         if displaced is not None:
+            self.carry(displaced.flags)
             self._drop(displaced.seq, "superseded", None)
 
     async def _finish(self) -> None:

@@ -1,7 +1,9 @@
-"""Where clip jobs are remembered: SQLite in the data folder, or another database by its URL."""
+"""Where clip jobs and pulled streams are remembered: SQLite in the data folder, or another database
+by its URL."""
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -34,7 +36,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["SCHEMA", "JobStore", "Record", "StoreError"]
+__all__ = ["SCHEMA", "JobStore", "PullRecord", "Record", "StoreError"]
 
 SCHEMA = 1
 _BUSY_SECONDS = 5.0  # how long SQLite waits for a lock
@@ -57,6 +59,14 @@ _JOBS = Table(
     Column("checkpoint", Text),
     Column("interruptions", Integer, nullable=False),
     Column("interrupted_at", BigInteger, nullable=False),
+)
+_PULLS = Table(
+    "resq_pulls",
+    _META,
+    Column("id", String(64), primary_key=True),
+    Column("created", Double, nullable=False),
+    Column("client", String(128), nullable=False),
+    Column("options", Text, nullable=False),
 )
 
 
@@ -99,8 +109,25 @@ class Record:
     interrupted_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class PullRecord:
+    """A row: one pulled stream.
+
+    Attributes:
+        id: of the stream.
+        created: seconds since the epoch.
+        client: whose place it takes.
+        options: JSON, credentials included.
+    """
+
+    id: str
+    created: float
+    client: str
+    options: str
+
+
 class JobStore:
-    """The table of jobs. Methods block, and may be called from several threads.
+    """The tables of jobs and of pulled streams. Methods block; several threads may call them.
 
     Args:
         folder: the data folder, which this process alone uses until `close` (on Windows nothing
@@ -145,12 +172,14 @@ class JobStore:
             ) from error
         if lite:
             event.listen(self._engine, "connect", _set_up_sqlite)
+            _keep_private(self._url.database)
         try:
             with self._transaction() as connection:
                 if lite and connection.execute(text("PRAGMA quick_check")).scalar() != "ok":
                     raise self._damaged("its own check fails")
                 self._check_version(connection)
                 _JOBS.create(connection, checkfirst=True)
+                _PULLS.create(connection, checkfirst=True)
         except BaseException:
             self._engine.dispose()
             raise
@@ -184,6 +213,23 @@ class JobStore:
         """Forget a job; one that is not there is no error."""
         with self._transaction() as connection:
             connection.execute(delete(_JOBS).where(_JOBS.c.id == name))
+
+    def load_pulls(self) -> list[PullRecord]:
+        """Every pulled stream, oldest first."""
+        with self._transaction() as connection:
+            rows = connection.execute(select(_PULLS).order_by(_PULLS.c.created, _PULLS.c.id))
+            return [PullRecord(**row._mapping) for row in rows]
+
+    def save_pull(self, record: PullRecord) -> None:
+        """Remember a pulled stream in place of one with its id."""
+        with self._transaction() as connection:
+            connection.execute(delete(_PULLS).where(_PULLS.c.id == record.id))
+            connection.execute(insert(_PULLS).values(asdict(record)))
+
+    def delete_pull(self, name: str) -> bool:
+        """Forget a pulled stream; whether it was there."""
+        with self._transaction() as connection:
+            return connection.execute(delete(_PULLS).where(_PULLS.c.id == name)).rowcount > 0
 
     def close(self) -> None:
         """Release the database and the folder."""
@@ -233,6 +279,14 @@ def _parsed(url: str) -> URL:
             "RESQ_DATABASE_URL is no database URL; expected for example "
             "postgresql+psycopg://user:password@host/name"
         ) from error
+
+
+def _keep_private(path: str | None) -> None:
+    """Nobody else reads the database: it may hold the credentials of cameras."""
+    if path and path != ":memory:":
+        with contextlib.suppress(OSError):  # the first transaction says what is wrong
+            Path(path).touch(0o600)
+            Path(path).chmod(0o600)
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _: object) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from resq_core.errors import OptionError
+from service.sink_options import SinkOptions
 
 __all__ = [
     "Blob",
@@ -24,6 +25,7 @@ __all__ = [
     "Reset",
     "ResultMeta",
     "Rle",
+    "SinkState",
     "Started",
     "Stats",
     "StreamEnd",
@@ -39,6 +41,7 @@ MAX_PERIOD = 1_000_000
 MAX_DEADLINE_MS = 60_000
 MAX_FPS = 240
 MAX_OBJECTS = 32
+MAX_SINKS = 8
 
 InputKind = Literal["image", "h264", "vp8", "rgb"]
 Period = Annotated[int, Field(ge=1, le=MAX_PERIOD)]
@@ -55,9 +58,10 @@ class _Message(BaseModel):
 
 
 class Outputs(_Message):
-    """What a result carries. `mask`: palette PNG, zlib-compressed class ids, or none."""
+    """What a result carries. `mask`: palette PNG, zlib-compressed class ids, run lengths or
+    polygons of each id as JSON (see `service.masks`), or none."""
 
-    mask: Literal["png", "zlib", "none"] = "zlib"
+    mask: Literal["png", "zlib", "rle", "polygons", "none"] = "zlib"
     bit_map: bool = False
     layers: bool = False
 
@@ -125,6 +129,7 @@ class StreamStart(_Message):
     outputs: Outputs = Outputs()
     pose: PoseStart | None = None
     vos: VosStart | None = None
+    sinks: Annotated[list[SinkOptions], Field(max_length=MAX_SINKS)] = []
     resume: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
     @model_validator(mode="after")
@@ -213,6 +218,17 @@ class Drop(_Message):
     message: str | None = None
 
 
+class SinkState(_Message):
+    """What became of results on their way to a sink; `lost` by reason."""
+
+    kind: str
+    target: str
+    delivered: int
+    waiting: int
+    lost: dict[str, int]
+    error: str | None
+
+
 class Stats(_Message):
     """Server: running totals. `saving` is 1 - bops / bops of W8A8 frame quantization."""
 
@@ -225,6 +241,7 @@ class Stats(_Message):
     saving: float
     mean_bits: float
     degraded: Degraded | None = None
+    sinks: list[SinkState] = []
 
 
 class Reset(_Message):
@@ -285,7 +302,8 @@ class Bops(_Message):
 
 class Blob(_Message):
     """One blob of a result. Formats: `png` palette picture; `zlib-ids` uint8 class ids;
-    `zlib-u8` bits times 30, rounded; `zlib-json` a list of objects (`shape` is its length).
+    `zlib-u8` bits times 30, rounded; `zlib-json` a list of objects (`shape` is its length), or a
+    mask as run lengths or polygons (`shape` is the picture's).
     """
 
     name: Literal["mask", "bit_map", "layers"]
@@ -339,7 +357,8 @@ def explain(error: ValidationError) -> tuple[str, str]:
     if first["type"] == "extra_forbidden":
         return field, f"{field} is not an option of this message"
     got: Any = first.get("input")
-    shown = repr(got) if len(repr(got)) <= 80 else f"{type(got).__name__}"
+    secret = first["loc"][:1] == ("sinks",)  # or near one
+    shown = repr(got) if len(repr(got)) <= 80 and not secret else f"{type(got).__name__}"
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     wanted = wanted.replace("List should have", "a list with")
     return field, f"{field} is {shown}; expected {wanted}"

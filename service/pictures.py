@@ -99,7 +99,6 @@ def decode_rgb(data: bytes, shape: object, limits: Limits) -> Picture:
     Raises:
         DecodeError: the shape is none, outside the limits, or not that of the bytes.
     """
-    check_bytes(data, limits)
     if not isinstance(shape, list) or len(shape) != 2 or any(type(s) is not int for s in shape):
         raise DecodeError("bad_frame", "meta.shape is missing; expected [height, width]")
     height, width = shape

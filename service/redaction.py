@@ -1,4 +1,4 @@
-"""Keys never reach a log, whoever logs them."""
+"""Keys and the URLs of cameras never reach a log, whoever logs them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ __all__ = ["Redaction", "redact_logs"]
 _SECRETS = re.compile(
     r"(resq_[0-9A-Fa-f]{1,16}_|resq\.bearer\.|\bresume_|\bbearer\s+)[^\s,;\"'&]+", re.I
 )
+
+_TALKATIVE = ("httpx", "httpcore")
 
 
 class Redaction(logging.Filter):
@@ -30,7 +32,10 @@ class Redaction(logging.Filter):
 
 
 def redact_logs() -> None:
-    """Put the filter on every handler that the server's logs go through; may be called again."""
+    """Put the filter on every handler that the server's logs go through, and keep libraries quiet
+    that log whole URLs and headers, in which cameras take secrets; may be called again."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     loggers = (logging.getLogger(name) for name in (None, "uvicorn", "uvicorn.access", "resq"))
     handlers = {handler for logger in loggers for handler in logger.handlers}
     if logging.lastResort is not None:

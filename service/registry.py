@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from typing import Any, Protocol
 
+from service.taps import Taps
 from service.transport import Transport
 
 __all__ = ["DuplicateIdError", "FullError", "QuotaError", "Registered", "Registry", "Slot"]
@@ -30,6 +31,11 @@ class Registered(Protocol):
 
     async def adopt(self, transport: Transport) -> None:
         """Go on over another connection; returns when that is over."""
+        ...
+
+    @property
+    def taps(self) -> Taps | None:
+        """Where its results can be followed; None before it has started and after its end."""
         ...
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import zlib
 from typing import Any
 
 from service.engine import StepOutput
-from service.masks import mask_png, pack_bits, pack_ids
+from service.masks import mask_png, mask_polygons, mask_runs, pack_bits, pack_ids, pack_json
 from service.messages import Blob, Degraded, Outputs, ResultMeta, Timings
 
 __all__ = ["encode_blobs", "pose_figures", "result_meta"]
@@ -54,9 +52,15 @@ def pose_figures(out: StepOutput) -> dict[str, Any]:
 
 
 def encode_blobs(
-    out: StepOutput, outputs: Outputs, palette: tuple[tuple[int, int, int], ...]
+    out: StepOutput,
+    outputs: Outputs,
+    palette: tuple[tuple[int, int, int], ...],
+    background: int | None = None,
 ) -> list[tuple[Blob, bytes]]:
-    """Mask, bit map and layers as asked for, each with its descriptor, in wire order."""
+    """Mask, bit map and layers as asked for, each with its descriptor, in wire order.
+
+    background: an id that run lengths and polygons leave out.
+    """
     named: list[tuple[Blob, bytes]] = []
 
     def add(name: str, form: str, data: bytes, shape: tuple[int, ...]) -> None:
@@ -69,9 +73,12 @@ def encode_blobs(
         add("mask", "zlib-ids", pack_ids(out.ids), out.ids.shape)
     elif outputs.mask == "png":
         add("mask", "png", mask_png(out.ids, palette), out.ids.shape)
+    elif outputs.mask == "rle":
+        add("mask", "zlib-json", pack_json(mask_runs(out.ids, background)), out.ids.shape)
+    elif outputs.mask == "polygons":
+        add("mask", "zlib-json", pack_json(mask_polygons(out.ids, background)), out.ids.shape)
     if out.bit_map is not None:
         add("bit_map", "zlib-u8", pack_bits(out.bit_map), out.bit_map.shape)
     if out.layers is not None:
-        packed = zlib.compress(json.dumps(out.layers).encode(), 1)
-        add("layers", "zlib-json", packed, (len(out.layers),))
+        add("layers", "zlib-json", pack_json(out.layers), (len(out.layers),))
     return named

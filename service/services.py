@@ -10,6 +10,7 @@ from service.decoder_process import DecoderPool
 from service.engine import Engine, StreamSpec
 from service.messages import PoseStart, VosStart
 from service.metrics import Metrics
+from service.outbound import AllowedHosts
 from service.scheduler import Scheduler
 
 __all__ = ["Services"]
@@ -26,6 +27,7 @@ class Services:
         capacity: who may have how much of its time.
         decoders: processes that decode frames.
         metrics: counters.
+        hosts: where the server itself may connect to.
     """
 
     config: Config
@@ -34,6 +36,7 @@ class Services:
     capacity: Capacity
     decoders: DecoderPool
     metrics: Metrics
+    hosts: AllowedHosts
 
     def spec(
         self,

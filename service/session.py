@@ -17,6 +17,8 @@ from service.capacity import OverCapacityError
 from service.connection import Connection
 from service.decoder_process import DecoderLost
 from service.engine import EngineError
+from service.messages import StreamStart
+from service.outbound import ForbiddenHostError
 from service.protocol import (
     Close,
     EndRequested,
@@ -31,6 +33,8 @@ from service.protocol import (
 )
 from service.registry import DuplicateIdError, FullError, QuotaError, Slot
 from service.services import Services
+from service.sinks import check_sinks, open_sinks
+from service.taps import Taps
 from service.transport import Disconnected, Stop, Transport
 
 __all__ = ["Session"]
@@ -66,7 +70,13 @@ class Session:
         if running is None:
             return {"id": self._slot.id, "state": "starting"}
         state = "waiting_for_client" if self.waiting else "running"
-        return {"id": self._slot.id, "state": state, **running.describe()}
+        client = self._connection.transport.describe() if self._connection is not None else {}
+        return {"id": self._slot.id, "state": state, **running.describe(), **client}
+
+    @property
+    def taps(self) -> Taps | None:
+        """Where its results can be followed; None before it has started and after its end."""
+        return self._running.taps if self._running is not None else None
 
     def stop(self, reason: str) -> None:
         """End the stream soon; frames on their way become drops."""
@@ -202,23 +212,29 @@ class Session:
         event = await self._receive(transport)
         if isinstance(event, ResumeRequested):
             return await self._hand_over(transport, event.token)
-        opened = await self._open(event) if isinstance(event, StartRequested) else event
+        opened: ActiveStream | Event | None = event
+        if isinstance(event, StartRequested):
+            opened = await self._open(event, transport)
         if isinstance(opened, Refused):
             return await self._refuse(transport, opened)
         assert isinstance(opened, ActiveStream)
         self._running = opened
         return await self._begin(opened, resumed=False) or opened
 
-    async def _open(self, event: StartRequested) -> ActiveStream | Refused:
+    async def _open(self, event: StartRequested, transport: Transport) -> ActiveStream | Refused:
         options, refuse = event.options, self._protocol.refuse
         try:
-            self._slot.name(options.id, self)
+            name = self._slot.name(options.id, self)
         except DuplicateIdError as error:
             return refuse("duplicate_id", str(error), "id", Close.DUPLICATE)
         except (FullError, QuotaError) as error:
             full = isinstance(error, FullError)
             self._services.metrics.rejects.labels("full" if full else "too_much").inc()
             return refuse("full", str(error), close=Close.FULL if full else Close.QUOTA)
+        try:
+            self._check_sinks(options, transport)
+        except ForbiddenHostError as error:
+            return refuse("bad_options", str(error), "sinks", Close.BAD_OPTIONS)
         lane = self._services.scheduler.lane()
         try:
             stream, share = await open_stream(self._services, options, lane)
@@ -227,8 +243,10 @@ class Session:
         except OverCapacityError as error:
             self._services.metrics.rejects.labels("capacity").inc()
             return refuse("over_capacity", str(error), error.field, Close.FULL)
+        config, hosts = self._services.config, self._services.hosts
+        taps = Taps(name, open_sinks(name, options.sinks, config, hosts))
         return ActiveStream(
-            self._services, self._protocol, stream, share, options, lane, self._halt
+            self._services, self._protocol, stream, share, options, lane, taps, self._halt
         )
 
     async def _hand_over(self, transport: Transport, token: str) -> Stop:
@@ -242,6 +260,11 @@ class Session:
         self._slot.release()
         await owner.adopt(transport)
         return Stop(Close.NORMAL, "handed_over")
+
+    def _check_sinks(self, options: StreamStart, transport: Transport) -> None:
+        if options.sinks and not transport.trusted:
+            raise ForbiddenHostError("sinks need a key with the scope admin")
+        check_sinks(options.sinks, self._services.hosts)
 
     async def _refuse(self, transport: Transport, refused: Refused) -> Stop:
         await transport.send(dump(refused.error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
+from resq_core.zoo import ModelCard
 from service.degrade import Effects
 from service.engine import EngineError, EngineStream
 from service.intake import Ready
@@ -26,7 +27,7 @@ class Stepper:
     Args:
         stream: in an engine.
         options: of the client.
-        palette: of the model.
+        card: of the model.
 
     Attributes:
         refused: updates that the engine refused; whoever tells the client clears it.
@@ -37,9 +38,10 @@ class Stepper:
         self,
         stream: EngineStream,
         options: StreamStart,
-        palette: tuple[tuple[int, int, int], ...],
+        card: ModelCard,
     ) -> None:
-        self._stream, self._palette = stream, palette
+        self._stream, self._palette = stream, card.colours
+        self._background = 0 if card.task == "vos" else None
         self._outputs = options.outputs
         self._deadline = None if options.deadline_ms is None else options.deadline_ms / 1000
         spec = stream.spec
@@ -77,7 +79,7 @@ class Stepper:
             return None
         out = self._stream.step(ready.image, outputs.bit_map, outputs.layers, anchor)
         inferred = time.perf_counter()
-        named = encode_blobs(out, outputs, self._palette)
+        named = encode_blobs(out, outputs, self._palette, self._background)
         timings = Timings(
             receive=_ms(ready.received, ready.decode_start),
             decode=_ms(ready.decode_start, ready.decoded),

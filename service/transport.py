@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from service.protocol import Close
 
@@ -23,9 +23,17 @@ class Disconnected(Exception):  # noqa: N818 - an end, not an error
 
 
 class Transport(Protocol):
-    """A WebSocket as a session sees it. All raise Disconnected when it is gone; only that of
-    `receive` tells whether the client vanished.
+    """A client as a session sees it. All raise Disconnected when it is gone; only that of `receive`
+    tells whether the client vanished.
+
+    trusted: it may send results to other hosts and to files.
     """
+
+    trusted: bool
+
+    def describe(self) -> dict[str, Any]:
+        """Facts about the client, for people and programs."""
+        ...
 
     async def receive(self) -> str | bytes:
         """The next message."""

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 
 from service.access import Access
 from service.jobs import Jobs
+from service.pulls import Pulls
 from service.registry import Registry
 from service.services import Services
 
@@ -24,6 +25,7 @@ class Context:
     registry: Registry
     jobs: Jobs
     access: Access
+    pulls: Pulls
     ready: bool = False
 
 

@@ -1,19 +1,24 @@
-"""Live streams: the WebSocket, and a look at what is active."""
+"""Live streams: the WebSocket, those that are pulled, and a look at what is active."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from service.access import Caller
 from service.errors import Problem
+from service.outbound import ForbiddenHostError
 from service.protocol import SUBPROTOCOL, Close
-from service.registry import FullError, QuotaError
+from service.pulls import PullRefusedError, PullStart
+from service.registry import FullError, QuotaError, Registered
 from service.routes.context import Context, Here
 from service.session import Session
+from service.taps import Taps
 from service.transport import Disconnected
 
 __all__ = ["router"]
@@ -24,8 +29,11 @@ router = APIRouter(prefix="/v1/streams", tags=["streams"])
 class _Socket:
     """A WebSocket as a session sees it."""
 
-    def __init__(self, socket: WebSocket) -> None:
-        self._socket = socket
+    def __init__(self, socket: WebSocket, trusted: bool) -> None:
+        self._socket, self.trusted = socket, trusted
+
+    def describe(self) -> dict[str, Any]:
+        return {}
 
     async def receive(self) -> str | bytes:
         message = await self._socket.receive()
@@ -72,7 +80,7 @@ async def stream(socket: WebSocket, here: Here) -> None:
         here.services.metrics.closes.labels(str(int(code))).inc()
         await socket.close(int(code), str(error))
         return
-    session = Session(here.services, _Socket(socket), slot)
+    session = Session(here.services, _Socket(socket, caller.is_admin), slot)
     watch = asyncio.create_task(_watch(here, caller, session))
     try:
         await session.run()
@@ -83,6 +91,27 @@ async def stream(socket: WebSocket, here: Here) -> None:
 async def _watch(here: Context, caller: Caller, session: Session) -> None:
     await here.access.until_revoked(caller)
     session.stop("key_revoked")
+
+
+@router.post("", status_code=201)
+async def pull_stream(request: Request, wanted: PullStart, here: Here) -> JSONResponse:
+    """Pull a stream from an RTSP or HTTP URL whose host the operator allows; it goes on until it
+    is deleted, over losses of the source and restarts of the server, or its source has ended."""
+    caller: Caller = request.state.caller
+    try:
+        name = await here.pulls.add(wanted, caller.name)
+    except ForbiddenHostError as error:
+        raise Problem(422, "forbidden_url", str(error), field="url") from error
+    except PullRefusedError as error:
+        status = {"bad_options": 422, "duplicate_id": 409}.get(error.code, 503)
+        raise Problem(status, error.code, str(error), field=error.field) from error
+    except FullError as error:
+        raise Problem(503, "full", str(error), {"retry-after": "10"}) from error
+    except QuotaError as error:
+        raise Problem(429, "too_much", str(error), {"retry-after": "60"}) from error
+    session = here.registry.sessions.get(name)  # a short source may be over by now
+    facts = {"id": name} if session is None else session.describe()
+    return JSONResponse(facts, 201, {"location": f"/v1/streams/{name}"})
 
 
 @router.get("")
@@ -99,17 +128,36 @@ async def list_streams(here: Here) -> dict[str, Any]:
 @router.get("/{name}")
 async def get_stream(name: str, here: Here) -> dict[str, Any]:
     """One active stream."""
-    session = here.registry.sessions.get(name)
-    if session is None:
-        raise Problem(404, "unknown_stream", f"no active stream has the id {name[:64]!r}")
-    return session.describe()
+    return _find(here, name).describe()
+
+
+@router.get("/{name}/results")
+async def follow_results(name: str, here: Here) -> StreamingResponse:
+    """Results from now on as NDJSON, to the end of the stream; a reader that is slower than the
+    stream gets the newest, and sees by `seq` what it missed."""
+    taps = _find(here, name).taps
+    if taps is None:
+        raise Problem(409, "not_started", "the stream has not started or has ended")
+    return StreamingResponse(_lines(taps), media_type="application/x-ndjson")
 
 
 @router.delete("/{name}", status_code=204)
 async def end_stream(name: str, here: Here) -> Response:
-    """End a stream; its client gets `stream.ended`, then a close."""
+    """End a stream. A client gets `stream.ended`, then a close; a source is disconnected and
+    forgotten when this is answered."""
+    if not await here.pulls.delete(name):
+        _find(here, name).stop("deleted")
+    return Response(status_code=204)
+
+
+def _find(here: Context, name: str) -> Registered:
     session = here.registry.sessions.get(name)
     if session is None:
         raise Problem(404, "unknown_stream", f"no active stream has the id {name[:64]!r}")
-    session.stop("deleted")
-    return Response(status_code=204)
+    return session
+
+
+async def _lines(taps: Taps) -> AsyncIterator[bytes]:
+    with taps.follow() as lines:
+        while found := await lines.get():
+            yield found[0]
