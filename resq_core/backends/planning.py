@@ -520,7 +520,7 @@ def _transposed(
     before, padded = [], []
     for a in (0, 1):
         all_offsets = [o for _, _, offsets in by_axis[a] for o in offsets]
-        before.append(max(0, -min(all_offsets)))
+        before.append(max(0, -min(all_offsets, default=0)))
         steps = -(-out[a] // op.stride[a])
         padded.append(before[a] + max(size[a], steps + max(0, *all_offsets, 0)))
     made = [

@@ -148,6 +148,15 @@ def test_bit_map_of_a_linear_layer_on_rows_with_places() -> None:
     run_both(network, COURSE)
 
 
+@pytest.mark.parametrize("size", [(4, 2), (5, 3)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_transposed_kernel_that_no_input_reaches(bias: bool, size: tuple[int, int]) -> None:
+    """With as many columns as the padding takes away, some outputs are the bias alone."""
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(4, 6, 1, stride=2, padding=1, bias=bias)
+    run_both(Network([(1, 4, *size)], [(up, (0,)), (nn.ReLU(), (1,))], [2]).eval(), COURSE)
+
+
 CLIPS = replace(COURSE, frames=("new", "move", "dark", "loud", "move", "still", "loud", "dark"))
 
 
