@@ -56,15 +56,15 @@ class ActiveStream:
         self._services, self._protocol = services, protocol
         self._stream, self._share, self._options = stream, share, options
         self.taps, self._halt = taps, halt
-        self._model = stream.spec.model
-        self._card = services.engine.card(self._model)
+        self.model = stream.spec.model
+        self._card = services.engine.card(self.model)
         self._stepper = Stepper(stream, options, self._card)
         self._live = options.mode == "live"
         self.intake, self.outbox = self._queues()
         self._lane = lane
         self._turn = 0
         self._opened, self._cache = time.perf_counter(), 0
-        services.metrics.streams_active.labels(self._model).inc()
+        services.metrics.streams_active.labels(self.model).inc()
 
     def _queues(self) -> tuple[Intake, Outbox]:
         """What one connection has for itself, the decoder included."""
@@ -144,7 +144,7 @@ class ActiveStream:
 
     def take(self, event: FrameReceived) -> None:
         """A frame arrived."""
-        self._services.metrics.frames.labels(self._model, "received").inc()
+        self._services.metrics.frames.labels(self.model, "received").inc()
         self.intake.take(event.frame)
 
     def update(self, options: StreamUpdate) -> None:
@@ -165,7 +165,7 @@ class ActiveStream:
 
     def _drop(self, seq: int, reason: str, message: str | None) -> None:
         self.outbox.text(self._protocol.drop(seq, reason, message))
-        self._services.metrics.dropped.labels(self._model, reason).inc()
+        self._services.metrics.dropped.labels(self.model, reason).inc()
         if self.outbox.overflown:
             self._halt(Stop(Close.SLOW_READER, "slow_reader"))
 
@@ -187,6 +187,7 @@ class ActiveStream:
 
     async def _step(self, ready: Ready) -> None:
         anchor = "requested" if Flags.ANCHOR in ready.flags else None
+        self._services.metrics.frames.labels(self.model, "decoded").inc()
         effects, share, now = self._effects, self._share, time.perf_counter()
         self._turn += 1
         if self._live and anchor is None and self._turn % effects.one_of:
@@ -209,6 +210,7 @@ class ActiveStream:
             self._drop(ready.seq, "deadline", None)
             return
         self._count(result.meta)
+        self._show_layers()
         self.taps.take(result)
         if result.meta.anchor_reason == "size_changed":
             self.outbox.text(dump(Reset(reason="size_changed")))
@@ -224,7 +226,7 @@ class ActiveStream:
         self._stepper.refused.clear()
 
     def _count(self, meta: ResultMeta) -> None:
-        m, model, t = self._services.metrics, self._model, meta.timings
+        m, model, t = self._services.metrics, self.model, meta.timings
         seconds = (t.infer + t.encode) / 1000
         self._services.capacity.note(self._share, time.perf_counter(), meta.is_anchor, seconds)
         stages = t.model_dump()
@@ -240,8 +242,13 @@ class ActiveStream:
             m.anchors.labels(model, meta.anchor_reason).inc()
         self._set_cache(self._stream.nbytes)
 
+    def _show_layers(self) -> None:
+        layers, self._stepper.layers = self._stepper.layers, None
+        if layers is not None:
+            self._services.metrics.show_layers(self.model, layers)
+
     def _set_cache(self, size: int) -> None:
-        self._services.metrics.cache.labels(self._model).inc(size - self._cache)
+        self._services.metrics.cache.labels(self.model).inc(size - self._cache)
         self._cache = size
 
     async def report(self) -> None:
@@ -281,7 +288,7 @@ class ActiveStream:
             pass  # who listens learns more
 
     def _pack(self, item: Result) -> bytes:
-        self._services.metrics.frames.labels(self._model, "answered").inc()
+        self._services.metrics.frames.labels(self.model, "answered").inc()
         return self._protocol.result(item.meta, item.blobs, item.flags)
 
     async def free(self, reason: str) -> list[str]:
@@ -313,13 +320,13 @@ class ActiveStream:
         )
         self._stream.close()
         self._set_cache(0)
-        self._services.metrics.streams_active.labels(self._model).dec()
-        self._services.metrics.streams_ended.labels(self._model, reason).inc()
+        self._services.metrics.streams_active.labels(self.model).dec()
+        self._services.metrics.streams_ended.labels(self.model, reason).inc()
         return [*texts, dump(ended)]
 
     def _drop_rest(self, reason: str) -> list[str]:
         """Answer every frame on its way with a drop; the texts that say so."""
         texts = self._protocol.drop_all(reason)
         if texts:
-            self._services.metrics.dropped.labels(self._model, reason).inc(len(texts))
+            self._services.metrics.dropped.labels(self.model, reason).inc(len(texts))
         return texts

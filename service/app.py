@@ -89,6 +89,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     decoders = DecoderPool(config.decoders, config.decoder_timeout, config.decoder_memory)
     capacity = Capacity(config.workers, config.capacity, levels(config.degrade))
     _show_load(capacity, metrics)
+    metrics.decoders.set_function(lambda: decoders.busy)
     hosts = AllowedHosts(config.allowed_hosts)
     services = Services(config, engine, scheduler, capacity, decoders, metrics, hosts)
     jobs = Jobs(config, engine, scheduler, metrics, decoders, app.state.store)

@@ -307,6 +307,11 @@ class DecoderPool:
                     return
                 self._spares.append(DecoderProcess(self._seconds, self._memory))
 
+    @property
+    def busy(self) -> int:
+        """Processes that were taken and not ended."""
+        return len(self._out)
+
     def take(self) -> DecoderProcess:
         """A fresh process; `end` it.
 

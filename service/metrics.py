@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 __all__ = ["Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.02, 0.033, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+_MAX_LAYERS = 64
 
 
 class Metrics:
@@ -41,7 +55,13 @@ class Metrics:
         self.active = histogram(
             "active_pixel_ratio", "Output pixels computed", "model", buckets=_RATIOS
         )
+        self.layer_bits = gauge(
+            "layer_bits", "Mean bits in a late residual frame, largest layers", "model", "layer"
+        )
         self.cache = gauge("cache_bytes", "Stream state held now", "model")
+        self.evictions = counter(
+            "cache_evictions", "States given up while a client was away", "model", "reason"
+        )
         self.clips = gauge("clip_jobs", "Clip jobs now", "state")
         self.backend = gauge("backend_info", "What this process runs models on", "backend", "isa")
         self.capacity = gauge("capacity_workers", "Workers that declared streams may claim")
@@ -49,6 +69,14 @@ class Metrics:
         self.measured = gauge("load_measured", "Workers that live streams kept busy lately")
         self.degradation = gauge("degradation_level", "What declared streams are degraded to")
         self.closes = counter("ws_closes", "WebSocket closes by the server", "code")
+        self.decoders = gauge("decoder_processes", "Decoder processes of streams and clips now")
+        gauge("build_info", "Which version runs", "version").labels(version("resq")).set(1)
+        ProcessCollector(registry=self.registry)
+
+    def show_layers(self, model: str, layers: Sequence[dict[str, Any]]) -> None:
+        """Note the bits of a residual frame's layers; of a large network those with most MACs."""
+        for layer in sorted(layers, key=lambda layer: -layer["macs"])[:_MAX_LAYERS]:
+            self.layer_bits.labels(model, layer["name"]).set(layer["mean_bits"])
 
     def render(self) -> bytes:
         """The text exposition format."""

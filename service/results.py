@@ -79,6 +79,6 @@ def encode_blobs(
         add("mask", "zlib-json", pack_json(mask_polygons(out.ids, background)), out.ids.shape)
     if out.bit_map is not None:
         add("bit_map", "zlib-u8", pack_bits(out.bit_map), out.bit_map.shape)
-    if out.layers is not None:
+    if outputs.layers and out.layers is not None:
         add("layers", "zlib-json", pack_json(out.layers), (len(out.layers),))
     return named

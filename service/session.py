@@ -120,8 +120,14 @@ class Session:
         while (stop := await self._converse(start)) is None:
             stop = await self._until_stopped(self._reconnect(start))
             if stop is not None:
+                self._note_eviction(start, stop)
                 return stop
         return stop
+
+    def _note_eviction(self, running: ActiveStream, stop: Stop) -> None:
+        if self._connection is None:
+            reason = "expired" if stop.reason == "disconnected" else stop.reason
+            self._services.metrics.evictions.labels(running.model, reason).inc()
 
     async def _converse(self, running: ActiveStream) -> Stop | None:
         """Serve one connection; None when it broke and the client may come back."""

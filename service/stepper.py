@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
+from typing import Any
 
 from resq_core.zoo import ModelCard
 from service.degrade import Effects
@@ -17,6 +19,7 @@ from service.results import encode_blobs, result_meta
 __all__ = ["Stepper"]
 
 _MAX_UPDATES = 16  # that wait for the next frame; the oldest go
+_SAMPLE_SECONDS = 10.0  # between frames whose layers are looked at for the metrics
 
 
 class Stepper:
@@ -32,6 +35,7 @@ class Stepper:
     Attributes:
         refused: updates that the engine refused; whoever tells the client clears it.
         degraded: what is in force instead of the client's options, or None.
+        layers: facts per layer of a residual frame, now and then; whoever shows them clears it.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class Stepper:
         self._updates: deque[StreamUpdate] = deque(maxlen=_MAX_UPDATES)
         self.refused: list[EngineError] = []
         self.degraded: Degraded | None = None
+        self.layers: list[dict[str, Any]] | None = None
+        self._sampled = -math.inf
 
     def update(self, options: StreamUpdate) -> None:
         """Remember new options for the next frame; they are in range already."""
@@ -77,8 +83,12 @@ class Stepper:
         outputs, start = self._outputs, time.perf_counter()
         if self._deadline is not None and start + expected > ready.received + self._deadline:
             return None
-        out = self._stream.step(ready.image, outputs.bit_map, outputs.layers, anchor)
+        sample = start - self._sampled > _SAMPLE_SECONDS
+        layers = outputs.layers or sample
+        out = self._stream.step(ready.image, outputs.bit_map, layers, anchor)
         inferred = time.perf_counter()
+        if sample and not out.is_anchor:
+            self.layers, self._sampled = out.layers, start
         named = encode_blobs(out, outputs, self._palette, self._background)
         timings = Timings(
             receive=_ms(ready.received, ready.decode_start),
