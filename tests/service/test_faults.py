@@ -130,7 +130,7 @@ async def test_a_cut_that_lasts_ends_the_stream(serve: Serve, engine: SlowEngine
             await stream.send(encoded(colour(0)))
             await stream.answered(1)
             between.cut()
-            await eventually(lambda: httpx.get(f"{address}/v1/streams").json() == {"streams": []})
+            await eventually(lambda: httpx.get(f"{address}/v1/streams").json()["streams"] == [])
             assert engine.held == 0
             between.mend()
             async with asyncio.timeout(10):
