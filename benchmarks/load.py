@@ -10,7 +10,8 @@ not, and N is that of the box with its clients on it.
 
 - steady: N = 1, 2, … clients. N is sustained if every client gets results for 98 % of its frames.
   Stops after the first N that is not.
-- overload: twice the largest N that is sustained.
+- overload: twice the largest N that is sustained; nobody declares a rate, so all are let in.
+- declared: as many, and each declares its 10 fps: those that there is no room for are refused.
 - reader: one client fewer than that N, with and without one more that never reads, in turn,
   twice each: how much throughput the others lose, and by how much the server's memory grows from
   when that client stops reading.
@@ -18,7 +19,8 @@ not, and N is that of the box with its clients on it.
 Latency is from send to result in the client; the stages are the server's own. Writes OUT/load.json,
 OUT/load.png, and the tables as OUT/load.md; exits 1 if a limit is broken, and says which: every
 client's accounts balance, one client is sustained, the overloaded server keeps the 99th percentile
-under the deadline and says of every other frame or client why not, the reader costs the others 5 %
+under the deadline and says of every other frame or client why not, declared clients that were let
+in get results for 98 % of their frames, the reader costs the others 5 %
 at most and the server 20 MB.
 """
 
@@ -154,9 +156,9 @@ class Load:
     def __init__(self, server: Launched, frames: str, seconds: float) -> None:
         self._server, self._frames, self._seconds = server, frames, seconds
 
-    def round(self, clients: int, hung: int = 0) -> dict[str, Any]:
+    def round(self, clients: int, hung: int = 0, declared: bool = False) -> dict[str, Any]:
         """So many clients that read and so many that do not; what came of it."""
-        with self._started(clients, hung) as started:
+        with self._started(clients, hung, declared) as started:
             for client in started:
                 client.wait_ready()
             peak, before, start = (
@@ -175,7 +177,7 @@ class Load:
         return result | {"growth_mb": round(growth, 2), "hung": hung}
 
     @contextmanager
-    def _started(self, clients: int, hung: int) -> Iterator[list[Client]]:
+    def _started(self, clients: int, hung: int, declared: bool) -> Iterator[list[Client]]:
         started: list[Client] = []
         try:
             for index in range(clients + hung):
@@ -187,6 +189,7 @@ class Load:
                     FPS,
                     self._seconds,
                     DEADLINE_MS,
+                    declares=declared,
                     reads=index < clients,
                 )
                 started.append(Client(order))
@@ -247,6 +250,8 @@ def measure(load: Load, most: int) -> dict[str, Any]:
     best = max((row["clients"] for row in steady if sustained(row)), default=0)
     overload = load.round(2 * max(best, 1))
     say("overload", overload)
+    declared = load.round(2 * max(best, 1), declared=True)
+    say("declared", declared)
     readers = max(best - 1, 1)
     load.round(readers, 1)  # whatever the server takes for the first of them and keeps
     pairs: list[dict[str, Any]] = []
@@ -254,7 +259,13 @@ def measure(load: Load, most: int) -> dict[str, Any]:
         for hung in (0, 1):
             pairs.append(load.round(readers, hung))
             say("reader" if hung else "alone", pairs[-1])
-    return {"sustained": best, "steady": steady, "overload": overload, "reader": reader(pairs)}
+    return {
+        "sustained": best,
+        "steady": steady,
+        "overload": overload,
+        "declared": declared,
+        "reader": reader(pairs),
+    }
 
 
 def sustained(row: dict[str, Any]) -> bool:
@@ -283,18 +294,22 @@ def reader(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def judge(result: dict[str, Any]) -> list[str]:
     """The limits that are broken, in words."""
-    overload, cost = result["overload"], result["reader"]
-    rows = [*result["steady"], overload, *cost["rounds"]]
+    cost, beyond = result["reader"], {name: result[name] for name in ("overload", "declared")}
+    rows = [*result["steady"], *beyond.values(), *cost["rounds"]]
     broken = [f"{row['clients']} clients: {x}" for row in rows for x in row["problems"]]
     if not result["sustained"]:
         broken.append("not even one client is sustained")
-    p99 = overload["latency_ms"].get("p99", 0.0)
-    if p99 > DEADLINE_MS:
-        broken.append(f"overload: 99 % within {p99:g} ms; expected {DEADLINE_MS} at most")
-    if overload["sent"] != overload["results"] + sum(overload["drops"].values()):
-        broken.append("overload: frames without result or reason")
-    if overload["unsaid"]:
-        broken.append(f"overload: streams were closed: {overload['unsaid']}")
+    for name, row in beyond.items():
+        p99 = row["latency_ms"].get("p99", 0.0)
+        if p99 > DEADLINE_MS:
+            broken.append(f"{name}: 99 % within {p99:g} ms; expected {DEADLINE_MS} at most")
+        if row["sent"] != row["results"] + sum(row["drops"].values()):
+            broken.append(f"{name}: frames without result or reason")
+        if row["unsaid"]:
+            broken.append(f"{name}: streams were closed: {row['unsaid']}")
+    share = beyond["declared"]["lowest_share"]
+    if share < SUSTAINED:
+        broken.append(f"declared: a client that was let in got {100 * share:.0f} % of its frames")
     if cost["loss"] > MAX_LOSS:
         broken.append(
             f"a client that never reads costs the others {100 * cost['loss']:.1f} %; expected "
@@ -315,7 +330,7 @@ def as_markdown(result: dict[str, Any]) -> str:
         "| in the server p50 / p99 ms | cores | BOPs saved |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in [*result["steady"], result["overload"]]:
+    for row in [*result["steady"], result["overload"], result["declared"]]:
         drops = ", ".join(f"{n} {reason}" for reason, n in row["drops"].items() if n) or "none"
         drops += "".join(f"; {n} refused: {why}" for why, n in row["refused"].items())
         ms, inside = row["latency_ms"], row["server_ms"]
@@ -335,7 +350,8 @@ def as_markdown(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{result['clip']}, {MODEL}, {machine['cpu']}, {machine['cores']} cores, "
-            f"{result['seconds']:g} s a row; the last row is the overload.",
+            f"{result['seconds']:g} s a row; the last rows are the overload, without and with "
+            "declared rates.",
             "",
             *lines,
             "",

@@ -35,6 +35,7 @@ class Order:
         frames: a pickled list of JPEGs.
         first: where in it to begin.
         fps, seconds, deadline_ms: its rate, its time, how old its frames may get.
+        declares: it tells the server its rate.
         reads: False: after its first result it reads nothing any more.
     """
 
@@ -45,6 +46,7 @@ class Order:
     fps: float
     seconds: float
     deadline_ms: int
+    declares: bool = False
     reads: bool = True
 
     @property
@@ -54,6 +56,7 @@ class Order:
             model=self.model,
             mode="live",
             deadline_ms=self.deadline_ms,
+            fps=self.fps if self.declares else None,
             outputs=Outputs(mask="zlib", bit_map=True),
         )
 
