@@ -24,7 +24,8 @@ MODES: tuple[Literal["live", "lossless"], ...] = ("live", "lossless")
 
 
 async def test_clients_that_vanish_leave_nothing(box: Box) -> None:
-    with box() as server:
+    """Their streams wait for them, for as long as the idle timeout, and no longer."""
+    with box(idle_timeout=2.0) as server:
         level = await warm(server)
         async with bystander(server.address):
             for turn in range(ROUNDS):
@@ -107,8 +108,8 @@ async def only(address: str, count: int, seconds: float) -> None:
 async def test_streams_outlast_a_cut_of_half_a_minute(
     box: Box, mode: Literal["live", "lossless"]
 ) -> None:
-    """Where the operator's idle timeout is longer. Every frame is answered, once."""
-    with box(idle_timeout=60.0) as server:
+    """Where the operator's timeouts are longer. Every frame is answered, once."""
+    with box(idle_timeout=60.0, ping_timeout=60.0) as server:
         level = await warm(server)
         async with bystander(server.address), network(server.address) as between:
             async with contextlib.AsyncExitStack() as stack:
