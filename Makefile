@@ -13,7 +13,7 @@ SOAK_SECONDS ?= 1800
 export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test chaos soak load sanitize bench lint format clean
+.PHONY: help demo serve test fuzz chaos soak load sanitize bench lint format clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -39,6 +39,10 @@ soak: $(STAMP)   ## streams and jobs come and go for SOAK_SECONDS (1800); nothin
 
 load: $(STAMP)   ## how many live streams at 10 fps this machine sustains, and what happens beyond
 	$(BIN)/python -m benchmarks.load $(ARGS)
+
+fuzz: $(STAMP)   ## 1,000,000 mutated messages and 10,000 damaged media files
+	FUZZ_MESSAGES=$${FUZZ_MESSAGES:-1000000} FUZZ_FILES=$${FUZZ_FILES:-10000} \
+		$(BIN)/python -m pytest -s --timeout 3600 tests/fuzz $(ARGS)
 
 sanitize: $(STAMP) ## run the native backend's tests under address and undefined-behaviour sanitizers
 	VENV="$(VENV)" scripts/sanitize.sh $(ARGS)
