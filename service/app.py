@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -32,9 +33,10 @@ from service.outbound import AllowedHosts
 from service.pulls import Pulls
 from service.registry import Registry
 from service.routes import clips, health, models, streams
+from service.routes.answers import complete
 from service.routes.context import Context
 from service.scheduler import Scheduler
-from service.security import Guard, SecurityHeaders
+from service.security import Failures, Guard, SecurityHeaders
 from service.services import Services
 from service.threads import thread_pool
 
@@ -64,7 +66,8 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     app.state.config, app.state.engine, app.state.access = config, engine, access
     app.state.store = store
     app.add_middleware(Guard, access=access)
-    app.add_middleware(SecurityHeaders)  # around the guard: refusals carry them as well
+    app.add_middleware(Failures)
+    app.add_middleware(SecurityHeaders)  # around the others: refusals carry them as well
     for router in (streams.router, clips.router, models.router, health.router):
         app.include_router(router)
     app.add_api_route("/", _page, include_in_schema=False)
@@ -73,8 +76,20 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     app.add_exception_handler(StoreError, _on_store)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(Exception, _on_failure)
+    _describe(app)
     return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Complete the document of `/openapi.json`, which FastAPI makes once."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = complete(made())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 @asynccontextmanager
@@ -165,6 +180,8 @@ async def _on_store(_: Request, error: Exception) -> Response:
 
 async def _on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, Problem):  # while FastAPI read the body
+        return _answer(error.__cause__)
     return _answer(
         Problem(error.status_code, "http_error", str(error.detail), dict(error.headers or {}))
     )
@@ -178,7 +195,3 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     ]
     detail = "; ".join(f"{p['field']}: {p['message']}" for p in problems)
     return _answer(Problem(422, "bad_options", detail, errors=problems))
-
-
-async def _on_failure(_: Request, error: Exception) -> Response:
-    return _answer(Problem(500, "internal_error", "the server failed; its log says more"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -16,7 +17,9 @@ from service.errors import PROBLEM_TYPE, Problem
 from service.metrics import Metrics
 from service.protocol import BEARER_PREFIX, SUBPROTOCOL, Close
 
-__all__ = ["Guard", "SecurityHeaders"]
+__all__ = ["Failures", "Guard", "SecurityHeaders"]
+
+_log = logging.getLogger("resq.http")
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -33,6 +36,8 @@ _HEADERS = {
 }
 _CLOSES = {429: Close.QUOTA, 401: Close.UNAUTHORIZED}  # all else is FORBIDDEN
 _MAX_REASON = 123  # bytes, RFC 6455
+_UPLOADS = "/v1/clips"  # bodies of that path have limits of their own
+_MAX_BODY = 256 * 1024  # bytes
 
 
 class SecurityHeaders:
@@ -56,6 +61,35 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class Failures:
+    """Answers 500 for what nothing else has caught, and logs it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except Exception:
+            if begun:
+                raise
+            _log.exception("a request failed")
+            problem = Problem(500, "internal_error", "the server failed; its log says more")
+            answer = JSONResponse(problem.body(), problem.status, media_type=PROBLEM_TYPE)
+            await answer(scope, receive, send)
 
 
 class Guard:
@@ -90,26 +124,32 @@ class Guard:
             return
         scope.setdefault("state", {})["caller"] = caller
         if scope["type"] == "http":
-            receive = _Body(self._access, caller, receive).receive
+            limit = None if scope["path"] == _UPLOADS else _MAX_BODY
+            receive = _Body(self._access, caller, receive, limit).receive
         await self._app(scope, receive, send)
 
 
 class _Body:
     """A request's body, counted; it ends when the key of its caller is revoked."""
 
-    def __init__(self, access: Access, caller: Caller, receive: Receive) -> None:
+    def __init__(self, access: Access, caller: Caller, receive: Receive, limit: int | None) -> None:
         self._access, self._caller, self._receive = access, caller, receive
-        self._whole = False
+        self._limit, self._size, self._whole = limit, 0, False
 
     async def receive(self) -> Message:
         """The next message.
 
         Raises:
-            Problem: 429 beyond the day's bytes, 401 when the key was revoked.
+            Problem: 429 beyond the day's bytes, 401 when the key was revoked, 413 beyond `limit`.
         """
         message = await self._unless_revoked()
         if message["type"] == "http.request":
-            self._access.upload(self._caller, len(message.get("body", b"")))
+            size = len(message.get("body", b""))
+            self._access.upload(self._caller, size)
+            self._size += size
+            if self._limit is not None and self._size > self._limit:
+                detail = f"the body is too big; expected at most {self._limit} bytes"
+                raise Problem(413, "too_big", detail)
             self._whole = not message.get("more_body", False)
         return message
 

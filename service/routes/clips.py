@@ -22,6 +22,7 @@ from service.engine import EngineError, StreamSpec
 from service.errors import Problem
 from service.jobs import Job, JobsFullError, JobState
 from service.messages import PoseStart, VosStart, parse_box
+from service.routes.answers import ClipInfo, ClipList, binary, ndjson, problems
 from service.routes.context import Context, Here
 from service.scheduler import Priority
 
@@ -32,10 +33,34 @@ _CHUNK = 64 * 1024
 _MAX_MASKS = 1 << 20
 _FORM_OVERHEAD = _MAX_MASKS + 64 * 1024
 
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {
+    "type": "object",
+    "properties": {"clip": _FILE, "masks": _FILE},
+    "required": ["clip"],
+}
+_BODY = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": _FILE},
+        "multipart/form-data": {"schema": _FORM},
+    },
+}
+
+_REPORT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"schema": {"type": "object"}}}}
+}
+
 Name = Annotated[str | None, Query(min_length=1, max_length=64)]
 
 
-@router.post("", status_code=202)
+@router.post(
+    "",
+    status_code=202,
+    response_model=ClipInfo,
+    responses=problems(400, 413, 422, 503, 507),
+    openapi_extra={"requestBody": _BODY},
+)
 async def post_clip(
     request: Request,
     here: Here,
@@ -93,19 +118,23 @@ def _bad_options(error: EngineError) -> Problem:
     return Problem(422, "bad_options", str(error), field=error.field)
 
 
-@router.get("")
+@router.get("", response_model=ClipList, responses=problems())
 async def list_clips(here: Here) -> dict[str, Any]:
     """All jobs, oldest first."""
     return {"clips": [job.describe() for job in here.jobs.all()]}
 
 
-@router.get("/{name}")
+@router.get("/{name}", response_model=ClipInfo, responses=problems(404))
 async def get_clip(name: str, here: Here) -> dict[str, Any]:
     """One job's state and progress."""
     return _find(here, name).describe()
 
 
-@router.get("/{name}/results")
+@router.get(
+    "/{name}/results",
+    response_class=StreamingResponse,
+    responses=problems(404, 422) | ndjson(),
+)
 async def get_results(
     name: str, here: Here, follow: Annotated[bool, Query()] = False
 ) -> StreamingResponse:
@@ -116,20 +145,22 @@ async def get_results(
     return StreamingResponse(_lines(job, follow), media_type="application/x-ndjson")
 
 
-@router.get("/{name}/video")
+@router.get(
+    "/{name}/video", response_class=FileResponse, responses=problems(404, 409) | binary("video/mp4")
+)
 async def get_video(name: str, here: Here) -> FileResponse:
     """The annotated MP4."""
     path = _file(_find(here, name), "annotated.mp4")
     return FileResponse(path, media_type="video/mp4", filename=f"{name}.mp4")
 
 
-@router.get("/{name}/report")
+@router.get("/{name}/report", response_class=FileResponse, responses=problems(404, 409) | _REPORT)
 async def get_report(name: str, here: Here) -> FileResponse:
     """Totals of the whole clip."""
     return FileResponse(_file(_find(here, name), "report.json"), media_type="application/json")
 
 
-@router.delete("/{name}", status_code=204)
+@router.delete("/{name}", status_code=204, responses=problems(404, 503))
 async def delete_clip(name: str, here: Here) -> Response:
     """Stop the job if it runs, and remove everything of it."""
     await here.jobs.delete(_find(here, name))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from importlib.metadata import version as installed
-from typing import Any
 
 from fastapi import APIRouter
 
 from service.protocol import SUBPROTOCOL
+from service.routes.answers import ModelList, ServedModel, ServingInfo, VersionInfo, problems
 from service.routes.context import Here
 
 __all__ = ["router"]
@@ -16,8 +16,8 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1", tags=["models"])
 
 
-@router.get("/models")
-async def list_models(here: Here) -> dict[str, Any]:
+@router.get("/models", responses=problems())
+async def list_models(here: Here) -> ModelList:
     """Models with their classes, palettes and precisions; `default` is what a stream gets.
 
     `serving` says which backend runs a model, and why not the native one; null before it is
@@ -25,14 +25,17 @@ async def list_models(here: Here) -> dict[str, Any]:
     """
     engine = here.services.engine
     cards = [
-        card.model_dump(mode="json") | {"serving": serving and asdict(serving)}
+        ServedModel(
+            **card.model_dump(),
+            serving=None if serving is None else ServingInfo(**asdict(serving)),
+        )
         for card in engine.models()
         for serving in (engine.serving(card.name),)
     ]
-    return {"default": here.services.config.model, "models": cards}
+    return ModelList(default=here.services.config.model, models=cards)
 
 
-@router.get("/version")
-async def version() -> dict[str, str]:
+@router.get("/version", responses=problems())
+async def version() -> VersionInfo:
     """Version of the software and of its stream protocol."""
-    return {"version": installed("resq"), "protocol": SUBPROTOCOL}
+    return VersionInfo(version=installed("resq"), protocol=SUBPROTOCOL)

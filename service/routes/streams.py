@@ -16,6 +16,7 @@ from service.outbound import ForbiddenHostError
 from service.protocol import SUBPROTOCOL, Close
 from service.pulls import PullRefusedError, PullStart
 from service.registry import FullError, QuotaError, Registered
+from service.routes.answers import StreamInfo, StreamList, ndjson, problems
 from service.routes.context import Context, Here
 from service.session import Session
 from service.taps import Taps
@@ -93,7 +94,9 @@ async def _watch(here: Context, caller: Caller, session: Session) -> None:
     session.stop("key_revoked")
 
 
-@router.post("", status_code=201)
+@router.post(
+    "", status_code=201, response_model=StreamInfo, responses=problems(409, 413, 422, 503, 507)
+)
 async def pull_stream(request: Request, wanted: PullStart, here: Here) -> JSONResponse:
     """Pull a stream from an RTSP or HTTP URL whose host the operator allows; it goes on until it
     is deleted, over losses of the source and restarts of the server, or its source has ended."""
@@ -114,7 +117,7 @@ async def pull_stream(request: Request, wanted: PullStart, here: Here) -> JSONRe
     return JSONResponse(facts, 201, {"location": f"/v1/streams/{name}"})
 
 
-@router.get("")
+@router.get("", response_model=StreamList, response_model_exclude_unset=True, responses=problems())
 async def list_streams(here: Here) -> dict[str, Any]:
     """Active streams, and the load: workers there are, those that streams may claim (`limit`), what
     declared streams claim (`reserved`), and how many were busy lately (`measured`).
@@ -125,13 +128,22 @@ async def list_streams(here: Here) -> dict[str, Any]:
     }
 
 
-@router.get("/{name}")
+@router.get(
+    "/{name}",
+    response_model=StreamInfo,
+    response_model_exclude_unset=True,
+    responses=problems(404),
+)
 async def get_stream(name: str, here: Here) -> dict[str, Any]:
     """One active stream."""
     return _find(here, name).describe()
 
 
-@router.get("/{name}/results")
+@router.get(
+    "/{name}/results",
+    response_class=StreamingResponse,
+    responses=problems(404, 409) | ndjson(),
+)
 async def follow_results(name: str, here: Here) -> StreamingResponse:
     """Results from now on as NDJSON, to the end of the stream; a reader that is slower than the
     stream gets the newest, and sees by `seq` what it missed."""
@@ -141,7 +153,7 @@ async def follow_results(name: str, here: Here) -> StreamingResponse:
     return StreamingResponse(_lines(taps), media_type="application/x-ndjson")
 
 
-@router.delete("/{name}", status_code=204)
+@router.delete("/{name}", status_code=204, responses=problems(404, 503))
 async def end_stream(name: str, here: Here) -> Response:
     """End a stream. A client gets `stream.ended`, then a close; a source is disconnected and
     forgotten when this is answered."""

@@ -16,7 +16,7 @@ import pytest
 from service.decoder import ClipError, ClipLimits
 from service.decoder_process import DecoderPool, StreamDecoder
 from service.pictures import DecodeError, Limits
-from tests.fuzz.media import CLIPS, clip, pictures, units
+from tests.fuzz.media import CLIPS, clip, pictures, samples, units
 from tests.fuzz.mutation import mutated
 
 FILES = int(os.environ.get("FUZZ_FILES", "90"))
@@ -40,7 +40,7 @@ def pool() -> Iterator[DecoderPool]:
 @cache
 def material() -> list[bytes]:
     """Whole clips, of every container."""
-    return [clip(*kind) for kind in CLIPS]
+    return [clip(*kind) for kind in CLIPS] + samples()
 
 
 def damaged_clip(seed: int, pool: DecoderPool, folder: Path) -> Outcomes:
