@@ -40,9 +40,9 @@ soak: $(STAMP)   ## streams and jobs come and go for SOAK_SECONDS (1800); nothin
 load: $(STAMP)   ## how many live streams at 10 fps this machine sustains, and what happens beyond
 	$(BIN)/python -m benchmarks.load $(ARGS)
 
-fuzz: $(STAMP)   ## 1,000,000 mutated messages and 10,000 damaged media files
-	FUZZ_MESSAGES=$${FUZZ_MESSAGES:-1000000} FUZZ_FILES=$${FUZZ_FILES:-10000} \
-		$(BIN)/python -m pytest -s --timeout 3600 tests/fuzz $(ARGS)
+fuzz: $(STAMP)   ## 1,000,000 mutated messages, 10,000 damaged media files, the REST interface at length
+	FUZZ_MESSAGES=$${FUZZ_MESSAGES:-1000000} FUZZ_FILES=$${FUZZ_FILES:-10000} FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-100} \
+		$(BIN)/python -m pytest -s --timeout 3600 tests/fuzz tests/service/test_openapi.py $(ARGS)
 
 sanitize: $(STAMP) ## run the native backend's tests under address and undefined-behaviour sanitizers
 	VENV="$(VENV)" scripts/sanitize.sh $(ARGS)

@@ -13,7 +13,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from resq_core.backends import serving_here
@@ -46,6 +48,7 @@ _log = logging.getLogger("resq.app")
 _TICK_SECONDS = 0.25
 _BLOCKING_THREADS = 8  # of `asyncio.to_thread`: files, the store, the start of decoders
 _WEB = Path(__file__).parent / "web"
+_ROUTERS = (streams.router, clips.router, models.router, health.router)
 
 
 def create_app(config: Config, engine: Engine) -> FastAPI:
@@ -68,7 +71,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     app.add_middleware(Guard, access=access)
     app.add_middleware(Failures)
     app.add_middleware(SecurityHeaders)  # around the others: refusals carry them as well
-    for router in (streams.router, clips.router, models.router, health.router):
+    for router in _ROUTERS:
         app.include_router(router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=_WEB))
@@ -178,13 +181,25 @@ async def _on_store(_: Request, error: Exception) -> Response:
     return _answer(Problem(503, "store_unavailable", error.public, {"retry-after": "5"}))
 
 
-async def _on_http(_: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, Problem):  # while FastAPI read the body
         return _answer(error.__cause__)
-    return _answer(
-        Problem(error.status_code, "http_error", str(error.detail), dict(error.headers or {}))
-    )
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods(request))) or headers["Allow"]
+    return _answer(Problem(error.status_code, "http_error", str(error.detail), headers))
+
+
+def _methods(request: Request) -> set[str]:
+    """What a path answers to; Starlette names those of its first route alone."""
+    return {
+        method
+        for router in _ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:

@@ -437,7 +437,7 @@ class ClipFacts(BaseModel):
     height: Annotated[int, Field(ge=0, le=1 << 16)]
     fps: Annotated[float, Field(ge=1, le=240)]
     frames: Annotated[int, Field(ge=0)]
-    codec: Annotated[str, Field(pattern=r"\A[a-z0-9_]{1,20}\z")]
+    codec: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,20}$")]
 
 
 class RemoteClip:

@@ -46,7 +46,7 @@ MAX_SINKS = 8
 InputKind = Literal["image", "h264", "vp8", "rgb"]
 Period = Annotated[int, Field(ge=1, le=MAX_PERIOD)]
 Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-StreamId = Annotated[str, Field(pattern=r"\A[A-Za-z0-9._-]{1,64}\z")]
+StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Coordinate = Annotated[float, Field(allow_inf_nan=False)]
 Box = Annotated[list[Coordinate], Field(min_length=4, max_length=4)]
 ObjectId = Annotated[int, Field(ge=1, le=255)]

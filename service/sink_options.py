@@ -53,7 +53,7 @@ class MqttSink(_Options):
 
     kind: Literal["mqtt"]
     url: Annotated[str, Field(max_length=2048, repr=False)]
-    topic: Annotated[str, Field(pattern=r"\A[^+#\x00/$][^+#\x00]{0,199}\z")] = "resq"
+    topic: Annotated[str, Field(pattern=r"^[^+#\x00/$][^+#\x00]{0,199}$")] = "resq"
     qos: Literal[0, 1] = 0
     username: str | None = Field(None, max_length=256, repr=False)
     password: str | None = Field(None, max_length=1024, repr=False)

@@ -92,6 +92,9 @@ async def post_clip(
         raise Problem(503, "full", str(error), {"retry-after": "10"}) from error
     try:
         masks = await _store(request, job.part, config.max_clip_bytes)
+        if masks is not None and not follows:
+            detail = f"{spec.model} follows no objects; expected a form without masks"
+            raise Problem(422, "bad_form", detail)
         if follows:
             job.spec = replace(spec, vos=VosStart(png=masks))
             await _check_options(here, job.spec)

@@ -95,7 +95,7 @@ async def _watch(here: Context, caller: Caller, session: Session) -> None:
 
 
 @router.post(
-    "", status_code=201, response_model=StreamInfo, responses=problems(409, 413, 422, 503, 507)
+    "", status_code=201, response_model=StreamInfo, responses=problems(400, 409, 413, 422, 503, 507)
 )
 async def pull_stream(request: Request, wanted: PullStart, here: Here) -> JSONResponse:
     """Pull a stream from an RTSP or HTTP URL whose host the operator allows; it goes on until it

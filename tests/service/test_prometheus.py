@@ -59,10 +59,12 @@ class Prometheus:
         )
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples that an expression gives now; none while it is starting."""
+        """The samples that an expression gives now."""
         try:
             answer = httpx.get(f"{self.address}/api/v1/query", params={"query": expression})
-        except httpx.TransportError:
+        except httpx.TransportError:  # it has not begun to listen
+            return []
+        if answer.status_code == 503:  # it is starting
             return []
         body = answer.json()
         assert body["status"] == "success", body
@@ -112,7 +114,7 @@ async def everything(address: str) -> None:
             async with raw(address, {"type": "stream.start"}) as refused:
                 await refused.wait_closed()
         await vanish(address, only)
-    await eventually(lambda: metric(address, "resq_cache_evictions_total") == 1)
+    await eventually(lambda: metric(address, "resq_cache_evictions_total") == 1, 60)
 
 
 async def test_prometheus_scrapes_every_metric(
@@ -122,7 +124,7 @@ async def test_prometheus_scrapes_every_metric(
     server = prometheus(address)
     await eventually(lambda: bool(server.query("up == 1")), 30)
     await everything(address)
-    await eventually(lambda: bool(server.query("resq_cache_evictions_total")))
+    await eventually(lambda: bool(server.query("resq_cache_evictions_total")), 60)
     await live(address)  # a second time: rates need a change between two scrapes
     missing = families()
     assert len(missing) > 20
@@ -132,10 +134,10 @@ async def test_prometheus_scrapes_every_metric(
         return not missing
 
     try:
-        await eventually(all_there)
+        await eventually(all_there, 60)
     except AssertionError:
         pytest.fail(f"Prometheus has no sample of {sorted(missing)}")
-    await eventually(lambda: bool(server.query(f"({SAVING}) > 0")))
+    await eventually(lambda: bool(server.query(f"({SAVING}) > 0")), 60)
     [saving] = server.query(SAVING)
     assert 0 < float(saving["value"][1]) < 1
     share = "histogram_quantile(0.5, sum(rate(resq_e2e_latency_seconds_bucket[1m])) by (le))"
