@@ -13,8 +13,8 @@ not, and N is that of the box with its clients on it.
 - overload: twice the largest N that is sustained; nobody declares a rate, so all are let in.
 - declared: as many, and each declares its 10 fps: those that there is no room for are refused.
 - reader: one client fewer than that N, with and without one more that never reads, in turn,
-  twice each: how much throughput the others lose, and by how much the server's memory grows from
-  when that client stops reading.
+  twice each: how much throughput the others lose, and by how much the most that the server held
+  grows once that client stops reading, after a quarter of its time.
 
 Latency is from send to result in the client; the stages are the server's own. Writes OUT/load.json,
 OUT/load.png, and the tables as OUT/load.md; exits 1 if a limit is broken, and says which: every
@@ -46,7 +46,7 @@ import psutil
 
 from benchmarks import clips, small
 from benchmarks.held import held
-from benchmarks.load_client import Count, Order
+from benchmarks.load_client import READS, Count, Order
 from benchmarks.machine import described
 from benchmarks.plot import draw_load
 from service.launch import Launched, launch
@@ -116,23 +116,29 @@ class Client:
 
 
 class Peak:
-    """The most that a server held from its start on, looked at four times a second."""
+    """The most that a server held, looked at four times a second."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._over = pid, threading.Event()
-        self.first = self.most = held(pid).rss
+        self._before: int | None = None
+        self._most = held(pid).rss
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
     def _watch(self) -> None:
         while not self._over.wait(0.25):
-            self.most = max(self.most, held(self._pid).rss)
+            self._most = max(self._most, held(self._pid).rss)
+
+    def mark(self) -> None:
+        """From here on it may not grow: what frames take for a while, it has held by now."""
+        self._before = self._most
 
     def growth_mb(self) -> float:
-        """By how much it grew; ends the watch."""
+        """By how much the peak grew since `mark`; ends the watch."""
         self._over.set()
         self._thread.join()
-        return (self.most - self.first) / 1e6
+        assert self._before is not None
+        return (self._most - self._before) / 1e6
 
 
 def cpu_seconds(pid: int) -> float:
@@ -169,6 +175,8 @@ class Load:
             for client in started:
                 client.go()
                 time.sleep(1 / FPS / len(started))  # so that their frames do not come together
+            time.sleep(max(0.0, start + READS * self._seconds - time.monotonic()))
+            peak.mark()
             time.sleep(max(0.0, start + self._seconds - time.monotonic()))
             cores = (cpu_seconds(self._server.pid) - before) / (time.monotonic() - start)
             counts = [client.count() for client in started]

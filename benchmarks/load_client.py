@@ -21,8 +21,9 @@ from websockets.exceptions import ConnectionClosed
 from benchmarks.ledger import CountedStream, Ledger, Refused, counted
 from service.messages import Outputs, StreamStart
 
-__all__ = ["Count", "Order"]
+__all__ = ["READS", "Count", "Order"]
 
+READS = 0.25  # of its time, for which a client reads that then stops
 _END_SECONDS = 60.0
 
 
@@ -36,7 +37,7 @@ class Order:
         first: where in it to begin.
         fps, seconds, deadline_ms: its rate, its time, how old its frames may get.
         declares: it tells the server its rate.
-        reads: False: after its first result it reads nothing any more.
+        reads: False: after a quarter of its time it reads nothing any more.
     """
 
     address: str
@@ -112,7 +113,10 @@ class Count:
 
 async def _send(stream: CountedStream, frames: Sequence[bytes], order: Order) -> None:
     start = time.monotonic()
-    for index in range(round(order.seconds * order.fps)):
+    frames_to_send = round(order.seconds * order.fps)
+    for index in range(frames_to_send):
+        if not order.reads and index == round(READS * frames_to_send):
+            stream.stop_reading()
         await asyncio.sleep(max(0.0, start + index / order.fps - time.monotonic()))
         await stream.send(frames[(order.first + index) % len(frames)])
 
@@ -124,8 +128,6 @@ async def _run(order: Order, frames: Sequence[bytes]) -> Count:
             await stream.answered(1)
             print('{"ready": true}', flush=True)
             await asyncio.to_thread(sys.stdin.readline)
-            if not order.reads:
-                stream.stop_reading()
             try:
                 async with asyncio.timeout(order.seconds + _END_SECONDS):
                     await _send(stream, frames, order)

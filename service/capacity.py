@@ -79,16 +79,15 @@ class Share:
         return True
 
     def expected(self, now: float, effects: Effects, anchor: bool) -> float:
-        """Seconds that the next frame will take, 0 where no frame of late tells.
+        """Seconds that the next frame will take at least, 0 where no frame of late tells.
 
         A stream whose frames were all given up as too late learns by one, now and then, whether
         that is still so.
         """
-        costs = self._own.costs()
-        if costs is None or now - self._noted > _FRESH:
+        if now - self._noted > _FRESH:
             return 0.0
         due = self._since_anchor >= self.period * effects.period
-        return costs.anchor if anchor or due else costs.residual
+        return self._own.next(anchor or due)
 
     def note(self, now: float, is_anchor: bool, seconds: float) -> None:
         self._noted = now

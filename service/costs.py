@@ -6,10 +6,12 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 __all__ = ["Costs", "Meter"]
 
 _SAMPLES = 32  # frames of a kind that the figures are taken from
+_LATE_SAMPLES, _FEWEST = 8, 3  # the last of a kind that tell what the next will take
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,16 @@ class Meter:
         """Take in what a frame took."""
         self.frames += 1
         (self._anchors if is_anchor else self._residuals).append(seconds)
+
+    def next(self, is_anchor: bool) -> float:
+        """Seconds that the next frame of a kind will take at least, judged from the last ones; 0
+        where too few came. One slow frame says nothing, and one quick frame is enough to know that
+        slow ones are over.
+        """
+        samples = self._anchors if is_anchor else self._residuals
+        if len(samples) < _FEWEST:
+            return 0.0
+        return min(median(list(samples)[-_LATE_SAMPLES:]), samples[-1])
 
     def costs(self, otherwise: Costs | None = None) -> Costs | None:
         """Figures so far; a kind that never came costs what it does otherwise, or like the other

@@ -126,7 +126,7 @@ def test_what_the_next_frame_takes_is_known_while_it_is_fresh() -> None:
     c = capacity()
     share = admit(c, 10, period=4)
     assert share.expected(0.0, Effects(), True) == 0
-    for i in range(6):
+    for i in range(10):
         c.note(share, 10.0, i % 4 == 0, 0.1 if i % 4 == 0 else 0.02)
     assert share.expected(10.1, Effects(), False) == pytest.approx(0.02)
     assert share.expected(10.1, Effects(), True) == pytest.approx(0.1)
@@ -135,6 +135,24 @@ def test_what_the_next_frame_takes_is_known_while_it_is_fresh() -> None:
     assert share.expected(10.1, Effects(), False) == pytest.approx(0.1), "the period ends"
     assert share.expected(10.1, Effects(level=1, period=2), False) == pytest.approx(0.02)
     assert share.expected(13.0, Effects(), False) == 0
+
+
+def test_a_slow_start_or_pause_does_not_keep_a_stream_from_its_deadline() -> None:
+    c = capacity()
+    share = admit(c, 10, period=4)
+    c.note(share, 10.0, True, 0.9)  # plans its work
+    assert share.expected(10.1, Effects(), True) == 0
+    assert share.expected(10.1, Effects(), False) == 0
+    for i in range(20):
+        c.note(share, 10.0, i % 4 == 3, 0.1 if i % 4 == 3 else 0.02)
+    c.note(share, 10.0, False, 3.0)
+    assert share.expected(10.1, Effects(), False) == pytest.approx(0.02)
+    for _ in range(8):  # slow for long, then quick again
+        c.note(share, 10.0, False, 3.0)
+    assert share.expected(10.1, Effects(), True) == pytest.approx(0.1)
+    assert share.expected(10.1, Effects(level=1, period=9), False) == pytest.approx(3.0)
+    c.note(share, 10.0, False, 0.02)
+    assert share.expected(10.1, Effects(level=1, period=9), False) == pytest.approx(0.02)
 
 
 def test_a_shorter_period_must_fit_too() -> None:
