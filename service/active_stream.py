@@ -241,6 +241,8 @@ class ActiveStream:
         if meta.anchor_reason is not None:
             m.anchors.labels(model, meta.anchor_reason).inc()
         self._set_cache(self._stream.nbytes)
+        if self._services.traces is not None:
+            self._services.traces.frame(model, meta)
 
     def _show_layers(self) -> None:
         layers, self._stepper.layers = self._stepper.layers, None

@@ -34,6 +34,7 @@ from service.metrics import Metrics
 from service.outbound import AllowedHosts
 from service.pulls import Pulls
 from service.registry import Registry
+from service.requests import Requests
 from service.routes import clips, health, models, streams
 from service.routes.answers import complete
 from service.routes.context import Context
@@ -41,6 +42,7 @@ from service.scheduler import Scheduler
 from service.security import Failures, Guard, SecurityHeaders
 from service.services import Services
 from service.threads import thread_pool
+from service.traces import open_traces
 
 __all__ = ["create_app"]
 
@@ -60,7 +62,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
 
     Raises:
         StoreError: see `JobStore`.
-        ConfigError: see `Access`.
+        ConfigError: see `Access` and `open_traces`.
     """
     access = Access(config)
     url = config.database_url
@@ -71,6 +73,8 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     app.add_middleware(Guard, access=access)
     app.add_middleware(Failures)
     app.add_middleware(SecurityHeaders)  # around the others: refusals carry them as well
+    traces = app.state.traces = open_traces(config)
+    app.add_middleware(Requests, traces=traces)
     for router in _ROUTERS:
         app.include_router(router)
     app.add_api_route("/", _page, include_in_schema=False)
@@ -109,7 +113,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     _show_load(capacity, metrics)
     metrics.decoders.set_function(lambda: decoders.busy)
     hosts = AllowedHosts(config.allowed_hosts)
-    services = Services(config, engine, scheduler, capacity, decoders, metrics, hosts)
+    traces = app.state.traces
+    services = Services(config, engine, scheduler, capacity, decoders, metrics, hosts, traces)
     jobs = Jobs(config, engine, scheduler, metrics, decoders, app.state.store)
     registry = Registry(config.max_streams, config.streams_per_client)
     pulls = Pulls(services, registry, app.state.store)
@@ -134,6 +139,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await jobs.close()
         await asyncio.to_thread(decoders.close)
         await asyncio.to_thread(scheduler.close)
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
 
 async def _warm(context: Context) -> None:
@@ -143,6 +150,7 @@ async def _warm(context: Context) -> None:
     try:
         await measure(services, spec.model, spec.precision, services.scheduler.lane())
         context.ready = True
+        _log.info("ready", extra={"facts": {"model": spec.model}})
     except Exception:  # not ready is the answer; why stands in the log
         _log.exception("the default model cannot be used")
 

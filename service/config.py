@@ -1,22 +1,41 @@
-"""What an operator may set: `RESQ_*` in the environment, every limit finite."""
+"""What an operator may set, in the environment or in a file, every limit finite."""
 
 from __future__ import annotations
 
+import os
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resq_core.backends import Backend
 from resq_core.backends.machine import usable_cores
 from service.degrade import Measure
+from service.logs import LogFormat, LogLevel
 from service.outbound import parse_hosts
 
-__all__ = ["Config", "ConfigError", "load_config"]
+__all__ = [
+    "PREFIX",
+    "SECRET",
+    "Config",
+    "ConfigError",
+    "Settings",
+    "doubtful_variables",
+    "load_config",
+    "load_settings",
+]
 
+PREFIX = "RESQ_"
+SECRET = frozenset({"database_url"})
+"""Settings whose values are never shown."""
 _MIB = 1 << 20
+_MAX_FILE = 64 << 10
 
 
 class ConfigError(ValueError):
@@ -52,105 +71,115 @@ def _hosts(value: object) -> object:
 
 
 class Config(BaseSettings):
-    """Settings with their defaults. Times are seconds, sizes bytes unless the name says else.
+    """Settings with their defaults. Times are seconds, sizes bytes unless the name says else."""
 
-    Attributes:
-        data_dir: where clips and their results are kept.
-        models_dir: a folder of models of your own, NAME/card.json beside NAME/NAME.resq.
-        backend: what runs models: auto, native or reference.
-        threads: frames that are inferred at the same time; 0 takes one per usable core.
-        capacity: share of the workers' time that streams may claim which declare their rate.
-        degrade: what is taken from such streams, in this order, before one more is refused or when
-            they need more than was measured: `period`, `threshold`, `rate`; see
-            `service/degrade.py`.
-        max_streams: WebSocket connections at the same time.
-        idle_timeout: how long a client may say nothing, or a stream whose connection broke waits.
-        send_timeout: how long a client may not read.
-        ping_timeout: after which a connection is asked whether it lives, and within which it must
-            answer; twice that is to be less than idle_timeout, or what breaks cannot be resumed.
-        credits: frames that a client may have on their way.
-        intake: encoded video frames that may wait for the decoder.
-        model, precision, period, threshold: what a stream gets that does not say;
-            None takes the model's own.
-        max_active: share of active outputs beyond which a residual frame is followed by keyframes,
-            see `resq_core.stream.StreamOptions`; None takes the model's own.
-        decoders: spare decoder processes that wait, warm, for the next stream or clip.
-        decoder_timeout: how long one access unit, picture or frame of a clip may take to decode.
-        decoder_memory: what a decoder process may allocate.
-        max_clips_waiting: jobs that may wait for their turn.
-        max_clips_kept: finished jobs whose files are kept; the oldest goes first.
-        clips_max_age: how long a finished job and its files are kept.
-        clips_max_bytes: what the files of finished jobs may take together; the oldest goes first,
-            the newest stays.
-        database_url: where jobs are remembered, see `service/job_store.py`; None takes a SQLite
-            file in data_dir.
-        require_keys: callers need a key even where none was made yet; see `service/access.py`.
-        insecure: listen beyond this machine without any key.
-        metrics_open: `/metrics` needs no key.
-        allowed_hosts: where the server itself may connect to, for pulled streams and for results:
-            names, *.suffix, addresses and networks, separated by commas; see
-            `service/outbound.py`.
-        source_timeout: how long a pulled stream's source may take to connect, and from one frame to
-            the next; then it is tried again.
-        results_max_bytes: what the files of results may take together; the oldest goes first.
-        allowed_origins: of pages besides our own that may open streams, separated by commas.
-        requests_per_minute, streams_per_minute, upload_bytes_per_day: of one client, which is a
-            key, or an address where there are no keys; what it may have at once, and regains in
-            that time.
-        streams_per_client: streams of one client at the same time.
-    """
-
-    model_config = SettingsConfigDict(env_prefix="RESQ_", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on; 0 takes a free one."""
     data_dir: Path = Path("out/data")
+    """Where clips, their results and the keys are kept."""
     models_dir: Path | None = None
+    """A folder of models of your own, NAME/card.json beside NAME/NAME.resq."""
     backend: Backend = Backend.AUTO
+    """What runs models: auto, native or reference."""
     threads: Annotated[int, Field(ge=0, le=256)] = 0
-
+    """Frames that are inferred at the same time; 0 takes one per usable core."""
+    log_level: LogLevel = LogLevel.INFO
+    """What is logged: debug, info, warning or error, and what is worse."""
+    log_format: LogFormat = LogFormat.TEXT
+    """text for people; json for programs, an object a line."""
+    traces: HttpUrl | None = None
+    """Address of an OpenTelemetry collector (OTLP over HTTP) that gets traces; needs the extra
+    `otel`."""
+    traces_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the connections and requests that are traced, 0 to 1."""
     capacity: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of the workers' time that streams may claim which declare their rate."""
     degrade: Annotated[tuple[Measure, ...], NoDecode, BeforeValidator(_measures)] = ()
+    """What is taken from such streams, in this order, before one more is refused or when they need
+    more than was measured: period, threshold, rate."""
     max_streams: Annotated[int, Field(ge=1, le=10_000)] = 8
+    """Streams at the same time, those that wait for their client included."""
     max_frame_bytes: Annotated[int, Field(ge=1024, le=256 * _MIB)] = 8 * _MIB
+    """Size of one encoded frame."""
     max_pixels: Annotated[int, Field(ge=256, le=64_000_000)] = 3840 * 2160
+    """Width times height of one frame."""
     credits: Annotated[int, Field(ge=1, le=256)] = 4
+    """Frames that a client may have on their way."""
     intake: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Encoded video frames that may wait for the decoder."""
     idle_timeout: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """How long a client may say nothing, or a stream whose connection broke waits."""
     send_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """How long a client may not read."""
     ping_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
-
+    """After which a connection is asked whether it lives, and within which it must answer; twice
+    that is to be less than idle_timeout, or what breaks cannot be resumed."""
     decoders: Annotated[int, Field(ge=0, le=256)] = 2
+    """Spare decoder processes that wait, warm, for the next stream or clip."""
     decoder_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """How long one access unit, picture or frame of a clip may take to decode."""
     decoder_memory: Annotated[int, Field(ge=128 * _MIB, le=64 << 30)] = 1024 * _MIB
-
+    """What a decoder process may allocate."""
     model: str = "street"
+    """What a stream gets that names no model."""
     precision: str | None = None
+    """What a stream gets that names none; left out, the model's own."""
     period: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """T of a stream that names none; left out, the model's own."""
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Of the policy, for a stream that names none; left out, the model's own."""
     max_active: Annotated[float, Field(ge=0, le=1)] | None = None
-
+    """Share of active outputs beyond which a residual frame is followed by keyframes; left out,
+    the model's own."""
     max_clip_bytes: Annotated[int, Field(ge=1024, le=64 << 30)] = 512 * _MIB
+    """Size of an uploaded clip."""
     max_clip_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    """Length of an uploaded clip."""
     max_clip_frames: Annotated[int, Field(ge=1, le=10_000_000)] = 36_000
+    """Frames of an uploaded clip."""
     max_clips_waiting: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Jobs that may wait for their turn."""
     max_clips_kept: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Finished jobs whose files are kept; the oldest goes first."""
     clips_max_age: Annotated[float, Field(gt=0, le=3650 * 86_400)] = 30 * 86_400
+    """How long a finished job and its files are kept."""
     clips_max_bytes: Annotated[int, Field(ge=1024, le=1 << 50)] = 32 << 30
+    """What the files of finished jobs may take together; the oldest goes first, the newest
+    stays."""
     database_url: SecretStr | None = None
-
+    """Where jobs are remembered, such as postgresql+psycopg://…; left out, a SQLite file in
+    data_dir."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = ()
+    """Where the server itself may connect to, for pulled streams and for results: names, *.suffix,
+    addresses and networks."""
     source_timeout: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """How long a pulled stream's source may take to connect, and from one frame to the next; then
+    it is tried again."""
     results_max_bytes: Annotated[int, Field(ge=1024, le=1 << 50)] = 1 << 30
-
+    """What the files of results may take together; the oldest goes first."""
     require_keys: bool = False
+    """Callers need a key even where none was made yet."""
     insecure: bool = False
+    """Listen beyond this machine without any key."""
     metrics_open: bool = False
+    """/metrics needs no key."""
     allowed_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] = ()
+    """Pages besides our own that may open streams, such as https://a.example."""
     requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 1200
+    """REST calls of one client, which is a key, or an address where there are no keys: what it may
+    have at once, and regains in that time."""
     streams_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 120
+    """New streams of one client."""
     streams_per_client: Annotated[int, Field(ge=1, le=10_000)] = 8
+    """Streams of one client at the same time."""
     upload_bytes_per_day: Annotated[int, Field(ge=1024, le=1 << 50)] = 16 << 30
+    """Bodies of one client's REST calls."""
 
     @property
     def workers(self) -> int:
@@ -163,17 +192,90 @@ class Config(BaseSettings):
         return max(1, usable_cores() // self.workers)
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is in force, and where each setting that is not a default came from, by its name."""
+
+    config: Config
+    origins: dict[str, str]
+
+
 def load_config(**given: Any) -> Config:
-    """Settings from the environment, with those given instead; None counts as not given.
+    """As `load_settings`, with the file that RESQ_CONFIG names."""
+    return load_settings(None, **given).config
+
+
+def load_settings(file: Path | None, **given: Any) -> Settings:
+    """Settings as given, else of RESQ_* variables, else of a TOML file; None is not given.
+
+    Args:
+        file: of TOML; None takes the one that RESQ_CONFIG names, if any.
+        given: by the names of `Config`.
 
     Raises:
-        ConfigError: naming every setting that is wrong, and what was expected.
+        ConfigError: naming everything that is wrong, where it stands, and what was expected.
     """
+    named = os.environ.get(f"{PREFIX}CONFIG")
+    file = file or (Path(named) if named else None)
+    problems: list[str] = []
+    origins: dict[str, str] = {}
+    in_file = {} if file is None else _read(file, problems)
+    environment = {name.upper() for name in os.environ}
+    values: dict[str, Any] = {}
+    for name in Config.model_fields:
+        variable = f"{PREFIX}{name.upper()}"
+        if given.get(name) is not None:
+            values[name], origins[name] = given[name], f"--{name.replace('_', '-')}"
+        elif variable in environment:
+            origins[name] = variable
+        elif name in in_file:
+            values[name], origins[name] = in_file[name], f"{name} in {file}"
     try:
-        return Config(**{name: value for name, value in given.items() if value is not None})
+        config = Config(**values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False):
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            lines.append(f"RESQ_{name} is {problem['input']!r}: {problem['msg'].lower()}")
-        raise ConfigError("\n".join(lines)) from error
+        problems += [_problem(found, origins) for found in error.errors(include_url=False)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return Settings(config, origins)
+
+
+def doubtful_variables() -> list[str]:
+    """What to say of variables that look like settings and are none."""
+    settings = [f"{PREFIX}{name.upper()}" for name in Config.model_fields]
+    words = []
+    for name in sorted(os.environ):
+        near = get_close_matches(name, settings, 1, 0.85)
+        if name.startswith(PREFIX) and near and name not in settings:
+            words.append(f"{name} is no setting and changes nothing; did you mean {near[0]}?")
+    return words
+
+
+def _read(file: Path, problems: list[str]) -> dict[str, Any]:
+    """A file's settings; what is wrong with it joins the problems."""
+    try:
+        with file.open("rb") as source:
+            text = source.read(_MAX_FILE + 1)
+        if len(text) > _MAX_FILE:
+            raise ConfigError(f"{file} is larger than {_MAX_FILE >> 10} KiB, no file of settings")
+        found = tomllib.loads(text.decode("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from error
+    values = {}
+    for name, value in found.items():
+        if name not in Config.model_fields:
+            near = get_close_matches(name, Config.model_fields, 1)
+            hint = f"did you mean {near[0]}?" if near else "no setting has this name"
+            problems.append(f"{name} in {file}: {hint}")
+        elif isinstance(value, list) and all(isinstance(part, str) for part in value):
+            values[name] = ",".join(value)  # as in a variable
+        else:
+            values[name] = value
+    return values
+
+
+def _problem(found: ErrorDetails, origins: dict[str, str]) -> str:
+    name = str(found["loc"][0])
+    value = "" if name in SECRET else f" is {found['input']!r}"
+    return f"{origins.get(name, name)}{value}: {found['msg'].lower()}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from service.logs import about
+
 __all__ = ["PROBLEM_TYPE", "Problem"]
 
 PROBLEM_TYPE = "application/problem+json"
@@ -41,5 +43,6 @@ class Problem(Exception):  # noqa: N818 - the RFC's own word
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
+            **({"request_id": about()["request"]} if "request" in about() else {}),
             **self.extra,
         }

@@ -27,6 +27,7 @@ from service.decoder_process import DecoderPool
 from service.durable import DamagedError, disk_full, put_in_place, write_in_place
 from service.engine import Engine, EngineError, StreamSpec
 from service.job_store import JobStore, Record, StoreError
+from service.logs import noted
 from service.metrics import Metrics
 from service.pictures import Limits
 from service.scheduler import Priority, Scheduler
@@ -325,7 +326,8 @@ class Jobs:
                 _log.exception("old clips could not be looked after")
             waiting = [job for job in self._jobs.values() if job.state is JobState.QUEUED]
             if waiting:
-                await self._run(waiting[0])
+                with noted(job=waiting[0].id):
+                    await self._run(waiting[0])
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._seconds_idle())
@@ -449,6 +451,9 @@ class Jobs:
 
     def _become(self, job: Job, state: JobState) -> None:
         job.state = state
+        facts = {"job": job.id, "model": job.spec.model, "results": job.results}
+        facts |= {"error": job.error} if job.error else {}
+        _log.info("clip job %s", state, extra={"facts": facts})
         self._count()
         job.notify()
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["Launched", "launch"]
+__all__ = ["Launched", "launch", "wait_ready"]
 
 _READY_SECONDS = 120.0
 
@@ -49,7 +49,7 @@ def launch(**settings: object) -> Iterator[Launched]:
     process = subprocess.Popen(command, env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
-        _wait_ready(address, process)
+        wait_ready(address, process)
         yield Launched(address, process)
     finally:
         process.terminate()
@@ -60,7 +60,8 @@ def launch(**settings: object) -> Iterator[Launched]:
             process.wait()
 
 
-def _wait_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+def wait_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Until a server answers that it is ready. Raises RuntimeError as `launch`."""
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-__all__ = ["Redaction", "redact_logs"]
+__all__ = ["Redaction", "redact", "redact_logs"]
 
 # our keys, whole or mistyped, as they are or as a subprotocol, what resumes a stream, and whatever
 # else is a bearer's
@@ -21,13 +21,13 @@ class Redaction(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record; it always passes."""
-        record.msg = str(_clean(record.msg))
+        record.msg = str(redact(record.msg))
         if isinstance(record.args, tuple):
-            record.args = tuple(_clean(value) for value in record.args)
+            record.args = tuple(redact(value) for value in record.args)
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
-            record.exc_text = str(_clean(record.exc_text))
+            record.exc_text = str(redact(record.exc_text))
         return True
 
 
@@ -45,7 +45,8 @@ def redact_logs() -> None:
             handler.addFilter(Redaction())
 
 
-def _clean(value: object) -> object:
+def redact(value: object) -> object:
+    """A value without secrets: text if there were any, else as it was."""
     if isinstance(value, (int, float)):  # a format may need the number
         return value
     text = str(value)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -112,7 +113,7 @@ class Lane:
         if self._last is not None and not self._last.finished.is_set():
             raise RuntimeError("a lane runs one thing at a time")
         loop = asyncio.get_running_loop()
-        work = _Work(call, loop.create_future(), asyncio.Event())
+        work = _Work(partial(copy_context().run, call), loop.create_future(), asyncio.Event())
         self._last = work
         self._scheduler._submit(self._priority if priority is None else priority, work)
         result: T = await work.done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from service.wire import HEADER_SIZE, MAX_META
 
 __all__ = ["Server", "running"]
 
+_log = logging.getLogger("resq.server")
 _DRAIN_SECONDS = 5.0
 _LINGER_SECONDS = 5.0  # for what was written to a connection that is over
 
@@ -52,7 +54,7 @@ class Server(uvicorn.Server):
     Args:
         config: settings.
         engine: where frames are inferred.
-        log_level: of uvicorn.
+        log_level: of uvicorn; where its log goes, `logs.set_up_logs` says.
 
     Raises:
         ConfigError: others could reach it without a key, or the file of keys cannot be used.
@@ -66,6 +68,7 @@ class Server(uvicorn.Server):
                 host=config.host,
                 port=config.port,
                 log_level=log_level,
+                log_config=None,
                 ws=_WebSocket,
                 ws_max_size=config.max_frame_bytes + MAX_META + HEADER_SIZE,
                 ws_per_message_deflate=False,
@@ -75,11 +78,12 @@ class Server(uvicorn.Server):
                 server_header=False,
             )
         )
-        redact_logs()  # uvicorn has just set up its handlers
+        redact_logs()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let every stream say its totals, then close."""
         context: Context = self._app.state.context
+        _log.info("draining", extra={"facts": {"streams": len(context.registry.sessions)}})
         context.registry.drain("shutdown")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(context.registry.empty(), _DRAIN_SECONDS)

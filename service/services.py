@@ -12,6 +12,7 @@ from service.messages import PoseStart, VosStart
 from service.metrics import Metrics
 from service.outbound import AllowedHosts
 from service.scheduler import Scheduler
+from service.traces import Traces
 
 __all__ = ["Services"]
 
@@ -28,6 +29,7 @@ class Services:
         decoders: processes that decode frames.
         metrics: counters.
         hosts: where the server itself may connect to.
+        traces: where spans go, if anywhere.
     """
 
     config: Config
@@ -37,6 +39,7 @@ class Services:
     decoders: DecoderPool
     metrics: Metrics
     hosts: AllowedHosts
+    traces: Traces | None = None
 
     def spec(
         self,

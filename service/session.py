@@ -17,6 +17,7 @@ from service.capacity import OverCapacityError
 from service.connection import Connection
 from service.decoder_process import DecoderLost
 from service.engine import EngineError
+from service.logs import note
 from service.messages import StreamStart
 from service.outbound import ForbiddenHostError
 from service.protocol import (
@@ -41,6 +42,7 @@ __all__ = ["Session"]
 
 T = TypeVar("T")
 _log = logging.getLogger("resq.session")
+_STARTED = ("precision", "period", "threshold", "mode", "fps")  # what its log says
 _CLOSES = {"shutdown": Close.SHUTDOWN, "key_revoked": Close.UNAUTHORIZED}
 
 
@@ -117,6 +119,9 @@ class Session:
         start = await self._until_stopped(self._start())
         if isinstance(start, Stop):
             return start
+        note(stream=str(self._slot.id), model=start.model)
+        facts = start.describe()
+        self._say("stream started", client=self._slot.client, **{n: facts[n] for n in _STARTED})
         while (stop := await self._converse(start)) is None:
             stop = await self._until_stopped(self._reconnect(start))
             if stop is not None:
@@ -151,6 +156,7 @@ class Session:
         """Wait for the client and go on over its next connection; a Stop if it does not come."""
         while True:
             self._leave()
+            self._say("stream waits for its client")
             await running.pause()
             try:
                 async with asyncio.timeout(self._services.config.idle_timeout):
@@ -162,7 +168,9 @@ class Session:
             self._came.clear()
             self._broken = asyncio.get_running_loop().create_future()
             with contextlib.suppress(Disconnected):  # then it waits again
-                return await self._begin(running, resumed=True)
+                stop = await self._begin(running, resumed=True)
+                self._say("stream resumed")
+                return stop
 
     def _leave(self) -> None:
         """Be done with the connection; where another took its place, it is told so."""
@@ -272,7 +280,11 @@ class Session:
             raise ForbiddenHostError("sinks need a key with the scope admin")
         check_sinks(options.sinks, self._services.hosts)
 
+    def _say(self, event: str, **facts: object) -> None:
+        _log.info(event, extra={"facts": facts})
+
     async def _refuse(self, transport: Transport, refused: Refused) -> Stop:
+        self._say("stream refused", code=refused.error.code, why=refused.error.message)
         await transport.send(dump(refused.error))
         assert refused.close is not None
         return Stop(refused.close, refused.error.code)
@@ -307,6 +319,14 @@ class Session:
         try:
             if running is not None:
                 ended = await running.free(stop.reason)
+                p = self._protocol
+                self._say(
+                    "stream ended",
+                    reason=stop.reason,
+                    received=p.received,
+                    results=p.results,
+                    drops=p.drops,
+                )
         finally:
             self._protocol.close()
             self._slot.release()

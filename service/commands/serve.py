@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from resq_core.backends import Backend, serving_here
-from resq_core.errors import OptionError
-from service.config import load_config
+from service.config import Config, doubtful_variables, load_settings
+from service.config_text import in_force
 from service.local_engine import LocalEngine, open_shelves, shelf_models
+from service.logs import LogLevel, set_up_logs
 from service.server import Server
 
 __all__ = ["serve"]
 
-_LEVELS = ("debug", "info", "warning", "error")
+_log = logging.getLogger("resq.serve")
 
 
 def serve(
@@ -23,23 +26,47 @@ def serve(
     model: Annotated[str | None, typer.Option(help="Model of streams that name none.")] = None,
     threads: Annotated[int | None, typer.Option(help="Frames inferred at the same time.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel | None, typer.Option(help="Else RESQ_LOG_LEVEL.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print what is in force, and end.")
+    ] = False,
 ) -> None:
-    """Serve streams, clips and the web page. Every other setting is a RESQ_* variable."""
-    if log_level not in _LEVELS:
-        raise OptionError(f"log-level is {log_level!r}; expected one of {', '.join(_LEVELS)}")
-    config = load_config(host=host, port=port, model=model, threads=threads, backend=backend)
+    """Serve streams, clips and the web page. Every other setting is a RESQ_* variable, or stands in
+    the file."""
+    settings = load_settings(
+        config,
+        host=host,
+        port=port,
+        model=model,
+        threads=threads,
+        backend=backend,
+        log_level=log_level,
+    )
+    if print_config:
+        typer.echo(in_force(settings), nl=False)
+        return
+    _run(settings.config)
+
+
+def _run(config: Config) -> None:
+    set_up_logs(config.log_level, config.log_format)
+    for words in doubtful_variables():
+        _log.warning(words)
     shelves = open_shelves(config.models_dir)
     models = shelf_models(*shelves, backend=config.backend)
     engine = LocalEngine(models, config.threads_per_frame, config.max_active)
     engine.card(config.model)  # a wrong name ends it here, not at the first stream
-    server = Server(config, engine, log_level)
-    if log_level in ("debug", "info"):
-        here = serving_here(config.backend)
-        why = f" ({here.reason})" if here.reason else ""
-        typer.echo(
-            f"ResQ on http://{config.host}:{config.port}, backend {here.backend}{why}, "
-            f"{config.workers} x {config.threads_per_frame} threads",
-            err=True,
-        )
+    server = Server(config, engine, config.log_level)
+    here = serving_here(config.backend)
+    why = f" ({here.reason})" if here.reason else ""
+    _log.info(
+        "ResQ on http://%s:%d, backend %s%s, %d x %d threads",
+        config.host,
+        config.port,
+        here.backend,
+        why,
+        config.workers,
+        config.threads_per_frame,
+    )
     server.run()

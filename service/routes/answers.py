@@ -59,6 +59,7 @@ class ProblemDetails(BaseModel):
     status: int
     code: str
     detail: str
+    request_id: str | None = None
 
 
 class Status(_Answer):

@@ -1,0 +1,113 @@
+"""Settings of variables and of a file: which goes first, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from service.config import Config, ConfigError, doubtful_variables, load_settings
+from service.config_text import example, in_force
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "resq.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_what_is_given_goes_before_variables_and_those_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, 'port = 1\nperiod = 2\ncredits = 3\nallowed_hosts = ["a.example"]\n')
+    monkeypatch.setenv("RESQ_PERIOD", "20")
+    monkeypatch.setenv("RESQ_PORT", "10")
+    monkeypatch.setenv("RESQ_CONFIG", str(file))
+    settings = load_settings(None, port=100, model=None)
+    config = settings.config
+    assert (config.port, config.period, config.credits) == (100, 20, 3)
+    assert config.allowed_hosts == ("a.example",)
+    assert config.model == Config().model
+    assert settings.origins == {
+        "port": "--port",
+        "period": "RESQ_PERIOD",
+        "credits": f"credits in {file}",
+        "allowed_hosts": f"allowed_hosts in {file}",
+    }
+
+
+def test_everything_that_is_wrong_is_said_at_once_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(
+        tmp_path,
+        'peroid = 8\nzebra = 1\nport = "x"\ndegrade = ["period", "sleep"]\ndatabase_url = 5\n',
+    )
+    monkeypatch.setenv("RESQ_CREDITS", "0")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(file, threads=-1)
+    lines = str(caught.value).splitlines()
+    assert f"peroid in {file}: did you mean period?" in lines
+    assert f"zebra in {file}: no setting has this name" in lines
+    for place, value in (
+        (f"port in {file}", "'x'"),
+        ("RESQ_CREDITS", "'0'"),
+        ("--threads", "-1"),
+        (f"degrade in {file}", "'period,sleep'"),
+    ):
+        assert any(line.startswith(f"{place} is {value}: ") for line in lines), (place, lines)
+    assert any(line.startswith(f"database_url in {file}: ") for line in lines)
+    assert len(lines) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a = = 1", "is not TOML"),
+        ("[server]\nport = 1", "server in .*: no setting has this name"),
+        ("x = 1 # " + "y" * 70_000, "is larger than 64 KiB"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_settings(written(tmp_path, text))
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_settings(tmp_path / "missing.toml")
+
+
+def test_the_secret_ones_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESQ_DATABASE_URL", "postgresql+psycopg://me:hush@db/resq")
+    shown = in_force(load_settings(None))
+    assert "hush" not in shown
+    assert "database_url" in shown
+
+
+def test_what_is_in_force_can_be_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESQ_ALLOWED_HOSTS", "a.example,10.0.0.0/8")
+    monkeypatch.setenv("RESQ_TRACES", "http://collector:4318/v1/traces")
+    before = load_settings(None, degrade="threshold,rate", capacity=0.5)
+    file = written(tmp_path, in_force(before))
+    monkeypatch.delenv("RESQ_ALLOWED_HOSTS")
+    monkeypatch.delenv("RESQ_TRACES")
+    assert load_settings(file).config == before.config
+
+
+def test_the_example_lists_every_setting_with_its_default(tmp_path: Path) -> None:
+    assert (DOCS / "resq.example.toml").read_text("utf-8") == example(), (
+        'renew it: python -c "from service.config_text import example; print(example(), end=str())"'
+    )
+    lines = [line[1:] for line in example().splitlines() if line.startswith("#") and "=" in line]
+    settings = [line for line in lines if not line.startswith(" ") and not line.endswith("=")]
+    assert Config(**tomllib.loads("\n".join(settings))) == Config()
+    assert all(field.description for field in Config.model_fields.values())
+
+
+def test_a_mistyped_variable_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESQ_PEROID", "8")
+    monkeypatch.setenv("RESQ_KEY", "x")
+    assert doubtful_variables() == [
+        "RESQ_PEROID is no setting and changes nothing; did you mean RESQ_PERIOD?"
+    ]
