@@ -12,6 +12,7 @@ __all__ = ["Redaction", "redact", "redact_logs"]
 _SECRETS = re.compile(
     r"(resq_[0-9A-Fa-f]{1,16}_|resq\.bearer\.|\bresume_|\bbearer\s+)[^\s,;\"'&]+", re.I
 )
+_LOGINS = re.compile(r"(?<=://)[^\s/@]+@")  # of a URL
 
 _TALKATIVE = ("httpx", "httpcore")
 
@@ -50,5 +51,5 @@ def redact(value: object) -> object:
     if isinstance(value, (int, float)):  # a format may need the number
         return value
     text = str(value)
-    clean = _SECRETS.sub(r"\1…", text)
+    clean = _LOGINS.sub("…@", _SECRETS.sub(r"\1…", text))
     return value if clean == text else clean

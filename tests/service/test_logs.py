@@ -119,12 +119,13 @@ def test_text_and_exceptions_without_secrets(
         with noted(stream=f"cam {secret}"):
             ours.debug("not this")
             try:
-                raise ValueError(secret)
+                raise ValueError(f"{secret} at rtsp://me:pass@camera/1")
             except ValueError:
                 ours.exception("lost %s", secret, extra={"facts": {"why": secret}})
         said = capsys.readouterr().err
         assert "f" * 64 not in said
         assert "not this" not in said
+        assert "rtsp://…@camera/1" in said
         assert "ValueError" in said
         assert said.count("resq_0123abcd_…") == 4
         if form is LogFormat.JSON:
