@@ -44,9 +44,15 @@ RULES = {
         uses(p, "av")
         and not inside(p, "service/decoder.py", "service/decoder_child.py", "service/encoder.py")
     ),
-    "only app, routes and security import FastAPI": lambda p: (
+    "only app, routes, security and requests import FastAPI": lambda p: (
         uses(p, "fastapi", "starlette")
-        and not inside(p, "service/app.py", "service/routes/", "service/security.py")
+        and not inside(
+            p,
+            "service/app.py",
+            "service/routes/",
+            "service/security.py",
+            "service/requests.py",
+        )
     ),
     "only the job store imports SQLAlchemy": lambda p: (
         uses(p, "sqlalchemy") and not inside(p, "service/job_store.py")
