@@ -13,7 +13,7 @@ SOAK_SECONDS ?= 1800
 export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test fuzz chaos soak load sanitize bench lint format clean
+.PHONY: help demo serve test fuzz chaos soak load sanitize bench docs lint format clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -57,6 +57,9 @@ bench: $(PEERS)  ## beside other runtimes on this CPU (ARGS="--only WORD")
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python benchmarks/frames.py
 	$(BIN)/python benchmarks/contention.py
+
+docs: $(STAMP)   ## the documents as a site, in out/site
+	$(BIN)/python -m mkdocs build $(ARGS)
 
 lint: $(STAMP)   ## formatting, lint and types
 	$(BIN)/ruff format --check .

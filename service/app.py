@@ -44,13 +44,13 @@ from service.services import Services
 from service.threads import thread_pool
 from service.traces import open_traces
 
-__all__ = ["create_app"]
+__all__ = ["ROUTERS", "create_app"]
 
 _log = logging.getLogger("resq.app")
 _TICK_SECONDS = 0.25
 _BLOCKING_THREADS = 8  # of `asyncio.to_thread`: files, the store, the start of decoders
 _WEB = Path(__file__).parent / "web"
-_ROUTERS = (streams.router, clips.router, models.router, health.router)
+ROUTERS = (streams.router, clips.router, models.router, health.router)
 
 
 def create_app(config: Config, engine: Engine) -> FastAPI:
@@ -75,7 +75,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
     app.add_middleware(SecurityHeaders)  # around the others: refusals carry them as well
     traces = app.state.traces = open_traces(config)
     app.add_middleware(Requests, traces=traces)
-    for router in _ROUTERS:
+    for router in ROUTERS:
         app.include_router(router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=_WEB))
@@ -203,7 +203,7 @@ def _methods(request: Request) -> set[str]:
     """What a path answers to; Starlette names those of its first route alone."""
     return {
         method
-        for router in _ROUTERS
+        for router in ROUTERS
         for route in router.routes
         if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
         for method in route.methods or ()

@@ -1,0 +1,46 @@
+"""The documents build without a warning, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAPER = (ROOT / "docs" / "paper.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rest = (tmp_path / "site" / "reference" / "rest" / "index.html").read_text("utf-8")
+    assert "/v1/clips/{name}/results" in rest
+    python = (tmp_path / "site" / "reference" / "python" / "index.html").read_text("utf-8")
+    assert "quantize" in python
+    assert "Raises" in python
+
+
+def test_the_table_of_the_paper_names_what_there_is() -> None:
+    files = set(re.findall(r"`(resq_core/[\w/]+\.py)`", PAPER))
+    assert len(files) > 10
+    for name in files:
+        path = ROOT / "tests" / name if "/test_" in name else ROOT / name
+        assert path.is_file(), name
+    for name, tests in re.findall(
+        r"`(resq_core/[\w/]*test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", PAPER
+    ):
+        text = (ROOT / "tests" / name).read_text("utf-8")
+        for test in re.findall(r"`(test_\w+)`", tests):
+            assert f"def {test}(" in text, (name, test)
+
+
+def test_every_equation_table_and_figure_has_its_row() -> None:
+    rows = re.findall(r"^\| ([\d, ]+) \|", PAPER, re.M)
+    numbers = [int(n) for row in rows for n in row.split(",")]
+    equations, tables, figures = list(range(1, 12)), list(range(1, 7)), list(range(1, 14))
+    assert sorted(numbers) == sorted([*equations, *tables, *figures])
