@@ -13,7 +13,7 @@ from service.client.aio import AsyncClient
 from service.client.blocking import Client, Clip, Clips, Stream
 from service.client.clips import AsyncClip, AsyncClips, ClipResult
 from service.client.connection import Answer, ClientStream, Result, connect
-from service.client.errors import KeyRefusedError, RemoteError, UnreachableError
+from service.client.errors import KeyRefusedError, OutcomeError, RemoteError, UnreachableError
 from service.client.instances import Instances
 from service.client.models import ClipInfo, ModelInfo
 from service.client.results import FrameResult
@@ -39,6 +39,7 @@ __all__ = [
     "KeyRefusedError",
     "ModelInfo",
     "OptionError",
+    "OutcomeError",
     "RemoteError",
     "Result",
     "Stream",

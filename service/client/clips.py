@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from service.client.errors import RemoteError
+from service.client.errors import OutcomeError, RemoteError
 from service.client.models import ClipInfo
 from service.client.options import ClipOptions, clip_query, read_mask
 from service.client.rest import Rest
@@ -79,7 +79,7 @@ class AsyncClip:
             follow: wait for those to come, to the end; else those that are there.
 
         Raises:
-            RemoteError: the clip fails or is cancelled.
+            OutcomeError: the clip fails or is cancelled.
         """
         seen, alive = 0, time.monotonic()
         while True:
@@ -98,7 +98,7 @@ class AsyncClip:
             await self._check()
 
     async def wait(self) -> ClipInfo:
-        """Its state once it is done. Raises RemoteError where it fails or is cancelled."""
+        """Its state once it is done. Raises OutcomeError where it fails or is cancelled."""
         async for _ in self.results():
             pass
         return self.info
@@ -117,7 +117,8 @@ class AsyncClip:
             progress: called with bytes so far and in all.
 
         Raises:
-            RemoteError: the clip fails, or the server breaks off.
+            OutcomeError: the clip fails.
+            RemoteError: the server breaks off.
             OSError: the file cannot be written.
         """
         await self.wait()
@@ -158,7 +159,7 @@ class AsyncClip:
         info = await self.refresh()
         if info.state != "done":
             why = f": {info.error}" if info.error else ""
-            raise RemoteError(f"the clip {info.id} is {info.state}{why}", info.state)
+            raise OutcomeError(f"the clip {info.id} is {info.state}{why}", info.state)
 
 
 class AsyncClips:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["KeyRefusedError", "RemoteError", "UnreachableError"]
+__all__ = ["KeyRefusedError", "OutcomeError", "RemoteError", "UnreachableError"]
 
 
 class RemoteError(Exception):
@@ -15,6 +15,10 @@ class RemoteError(Exception):
     def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)
         self.code = code
+
+
+class OutcomeError(RemoteError):
+    """What was accepted came to a bad end: a clip that failed, a stream that the server ended."""
 
 
 class KeyRefusedError(RemoteError):

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from service.client.connection import ClientStream, Result, connect
-from service.client.errors import RemoteError
+from service.client.errors import OutcomeError, RemoteError
 from service.client.options import (
     Encoding,
     StreamChanges,
@@ -140,7 +140,7 @@ class AsyncStream:
 
     async def __aiter__(self) -> AsyncIterator[FrameResult]:
         """Results in order. Raises as `open`; what the source raises, after the last result of
-        what it gave; RemoteError where the server ends the stream."""
+        what it gave; OutcomeError where the server ends the stream."""
         async with self:
             assert self._task is not None
             while True:
@@ -174,7 +174,7 @@ class AsyncStream:
         if self._failure is not None:
             raise self._failure
         if self.ended is not None and self.ended.reason != "ended":
-            raise RemoteError(f"the server ended the stream: {self.ended.reason}")
+            raise OutcomeError(f"the server ended the stream: {self.ended.reason}")
 
     async def _converse(self, wire: ClientStream, reader: SourceReader) -> None:
         feeding = asyncio.create_task(self._feed(wire, reader))
