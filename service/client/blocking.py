@@ -45,11 +45,21 @@ class _Loop:
         if self.closed:
             work.close()
             raise RuntimeError("the client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        over = threading.Event()
+        tasks: list[asyncio.Task[T]] = []
+
+        def start() -> None:
+            tasks.append(self._loop.create_task(work))
+            tasks[0].add_done_callback(lambda _: over.set())
+
+        self._loop.call_soon_threadsafe(start)
         try:
-            return future.result()
-        finally:
-            future.cancel()
+            over.wait()
+        except BaseException:  # an interrupt; nothing of it goes on behind the caller's back
+            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            over.wait()
+            raise
+        return tasks[0].result()
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """An async generator's items; it is closed with the iteration."""
