@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Unpack
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -27,7 +28,7 @@ _PAUSE = 0.5
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ClipResult:
     """One frame of a clip.
 
@@ -207,7 +208,8 @@ class AsyncClips:
 
     async def get(self, name: str) -> AsyncClip:
         """The job of an id. Raises RemoteError where there is none."""
-        return AsyncClip(self._rest, _info(await self._rest.json("GET", f"/v1/clips/{name}")))
+        answer = await self._rest.json("GET", f"/v1/clips/{quote(name, safe='')}")
+        return AsyncClip(self._rest, _info(answer))
 
 
 class _Counted:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["Instances", "instances_of_mask", "instances_of_pose"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Instances:
     """N classes, objects or persons of one frame; the names are those of `supervision.Detections`.
 

@@ -27,7 +27,7 @@ class Rest:
     def __init__(self, address: Address, timeout: float) -> None:
         self._address = address
         self._http = httpx.AsyncClient(
-            base_url=address.http, headers=address.headers, timeout=timeout, trust_env=False
+            base_url=address.http, headers=address.headers, timeout=timeout
         )
 
     async def json(self, method: str, path: str, **request: Any) -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["FrameResult"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
     """What the server says of one frame.
 

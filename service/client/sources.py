@@ -75,7 +75,7 @@ def _named(name: str, live: bool | None) -> Source:
         frames = until_lost(webcam, name)
         return Source(name, frames, webcam.fps, 0, live is not False, webcam.close)
     if "://" in name:
-        if scheme not in ("rtsp", "rtsps"):
+        if scheme != "rtsp":
             raise ClipError(
                 f"{scheme}:// cannot be streamed from here; expected a path, webcam:0 or rtsp://. "
                 "The server pulls other URLs itself: POST /v1/streams"

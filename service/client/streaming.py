@@ -103,9 +103,12 @@ class AsyncStream:
         Raises:
             ClipError, InputError: the source cannot be read.
             UnreachableError, RemoteError: no server is there, or it refuses.
+            RuntimeError: it was closed.
         """
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+        if self._task.cancelled():
+            raise RuntimeError("the stream was closed; expected a new one")
         await self._ready.wait()
         if self._wire is None:
             await self._task

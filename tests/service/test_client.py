@@ -219,6 +219,17 @@ def _camera(count: int) -> Iterator[Picture]:
         time.sleep(0.01)
 
 
+def test_a_stream_is_iterated_once(serve: Serve) -> None:
+    with Client(serve()) as client:
+        stream = client.stream(map(colour, itertools.count()))
+        with pytest.raises(RuntimeError, match="the stream is not open"):
+            _ = stream.started
+        for _ in stream:
+            break
+        with pytest.raises(RuntimeError, match="the stream was closed; expected a new one"):
+            list(stream)
+
+
 def test_breaking_out_ends_the_stream(serve: Serve) -> None:
     address = serve()
     with Client(address) as client:
@@ -355,6 +366,8 @@ def test_what_the_server_refuses(serve: Serve) -> None:
         assert refused.value.code == "bad_options"
         with pytest.raises(RemoteError, match="no clip has the id 'x'"):
             client.clips.get("x")
+        with pytest.raises(RemoteError, match="Not Found"):
+            client.clips.get("../models")
 
 
 def test_nobody_is_there() -> None:
