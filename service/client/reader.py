@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 
 from service.client.sources import Source, SourceLike, open_source
 from service.decoder import ClipFrame
@@ -47,12 +47,11 @@ class SourceReader:
 
     async def next(self) -> ClipFrame | None:
         """The next frame; None at the end. Raises what the source raised."""
-        try:
+        frame: ClipFrame | None = None
+        with suppress(Closed):
             frame = await self._frames.get()
-        except Closed:
-            if self._failure is not None:
-                raise self._failure from None
-            return None
+        if frame is None and self._failure is not None:
+            raise self._failure  # with its own causes
         self._room.release()
         return frame
 
