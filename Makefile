@@ -55,7 +55,7 @@ bench: $(PEERS)  ## beside other runtimes on this CPU (ARGS="--only WORD")
 	$(BIN)/python -m benchmarks.table $(ARGS)
 	$(BIN)/python -m benchmarks.linear
 	$(BIN)/python -m benchmarks.decoding
-	$(BIN)/python benchmarks/frames.py
+	$(BIN)/resq bench
 	$(BIN)/python benchmarks/contention.py
 
 docs: $(STAMP)   ## the documents as a site, in out/site

@@ -75,7 +75,8 @@ class Precision:
         parts = re.sub(r"\s", "", text).replace("→", "->").split("->")
         matches = [_PART.fullmatch(part) for part in parts]
         if len(parts) > 2 or any(match is None for match in matches):
-            raise PrecisionError(f"precision {text!r} does not parse; {_EXPECTED}")
+            quote = "; quote it, or the shell takes > for a file" if text.endswith("-") else ""
+            raise PrecisionError(f"precision {text!r} does not parse; {_EXPECTED}{quote}")
         numbers = [
             (int(m[1]), tuple(int(b) for b in (m[2] or m[3]).split(",")))
             for m in matches

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from resq_core.errors import ResqError
-from service.client import RemoteError
+from service.client import OutcomeError, RemoteError
+from service.commands.bench import bench
 from service.commands.bops import bops
 from service.commands.calibrate import calibrate
+from service.commands.clips import clips
 from service.commands.demo import demo
 from service.commands.doctor import doctor
 from service.commands.evaluate import evaluate
@@ -17,6 +21,7 @@ from service.commands.keys import keys
 from service.commands.models import models
 from service.commands.run import run
 from service.commands.serve import serve
+from service.commands.stream import stream
 from service.commands.tune import tune
 from service.commands.world import world
 from service.config import ConfigError
@@ -26,13 +31,19 @@ from service.job_store import StoreError
 
 __all__ = ["app", "main"]
 
+_CODES = (
+    "Exit codes: 0 done; 1 it ran, and the outcome is bad; 2 something for you to mend, which the "
+    "message names; 130 interrupted."
+)
+
 app = typer.Typer(
     name="resq",
     help="Residual quantization for video perception.",
+    epilog=_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("bench")(bench)
 app.command("bops")(bops)
 app.command("calibrate")(calibrate)
 app.command("demo")(demo)
@@ -40,13 +51,33 @@ app.command("doctor")(doctor)
 app.command("eval")(evaluate)
 app.command("run")(run)
 app.command("serve")(serve)
+app.command("stream")(stream)
 app.command("tune")(tune)
 app.command("world")(world)
+app.add_typer(clips, name="clips")
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 
 
 _MENDABLE = (ResqError, ClipError, ConfigError, EngineError, RemoteError, StoreError, OSError)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"resq {version('resq')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print it, and end."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -55,7 +86,7 @@ def main() -> None:
         app()
     except _MENDABLE as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, OutcomeError) else 2)
 
 
 if __name__ == "__main__":

@@ -315,11 +315,13 @@ def read_stream(file: io.FileIO, limits: ClipLimits) -> LiveClip:
     return _live(file, _Pipe(file), options, limits, expected)
 
 
-def read_camera(url: str, limits: ClipLimits) -> LiveClip:
+def read_camera(url: str, limits: ClipLimits, timeout: float | None = None) -> LiveClip:
     """The video of an RTSP server, over TCP alone.
 
     Args:
-        url: leads to a relay of the server; FFmpeg would follow redirects, the relay refuses them.
+        url: in the server it leads to its relay; FFmpeg would follow redirects, the relay refuses
+            them.
+        timeout: seconds to connect, and from picture to picture; the relay keeps its own.
 
     Raises:
         ClipError: as `read_stream`, and where the server refuses.
@@ -332,7 +334,8 @@ def read_camera(url: str, limits: ClipLimits) -> LiveClip:
         "max_pixels": str(limits.frame.max_pixels),
         "analyzeduration": str(_ANALYSE_US),
     }
-    return _live(None, url, options, limits, "RTSP with H.264, HEVC or another known codec")
+    expected = "RTSP with H.264, HEVC or another known codec"
+    return _live(None, url, options, limits, expected, timeout)
 
 
 def _live(
@@ -341,10 +344,13 @@ def _live(
     options: dict[str, str],
     limits: ClipLimits,
     expected: str,
+    timeout: float | None = None,
 ) -> LiveClip:
     try:
         form = "rtsp" if file is None else None
-        container = av.open(source, "r", format=form, options=options, io_open=_refuse)
+        container = av.open(
+            source, "r", format=form, options=options, io_open=_refuse, timeout=timeout
+        )
     except (av.FFmpegError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is malformed"  # all else may hold the URL
         raise ClipError(f"no video: {why}; expected {expected}") from error

@@ -23,6 +23,7 @@ from resq_core.errors import (
     ResqError,
     UnknownModelError,
 )
+from resq_core.naming import not_known
 from resq_core.pipelines import Pipeline, PosePipeline, QuantizedStm, SegmentationPipeline
 from resq_core.tasks import Box, Pose
 from resq_core.zoo import ModelCard, Shelf
@@ -114,8 +115,7 @@ class LocalEngine:
     def card(self, name: str) -> ModelCard:
         """One model's card. Raises EngineError for an unknown name."""
         if name not in self._models:
-            known = ", ".join(self._models)
-            raise EngineError("model", f"no model is called {name!r}; there are: {known}")
+            raise EngineError("model", not_known("no model is", name, self._models))
         return self._models[name].card
 
     def serving(self, name: str) -> Serving | None:
@@ -130,6 +130,9 @@ class LocalEngine:
                 raise EngineError(task, f"{card.name} does {card.task}; it takes no {task} options")
         try:
             return LocalStream(card.name, self._pipeline(card, spec), self._note)
+        except (PrecisionError, CalibrationError) as error:
+            words = card.offers(spec.precision or "", error)
+            raise EngineError("precision", words) from error
         except ResqError as error:
             _refuse(error)
 
@@ -268,9 +271,7 @@ _FIELDS = ("period", "threshold", "policy", "reference", "box", "vos", "object")
 
 
 def _refuse(error: ResqError) -> NoReturn:
-    if isinstance(error, (PrecisionError, CalibrationError)):
-        field = "precision"
-    elif isinstance(error, (BackendError, UnknownModelError)):
+    if isinstance(error, (BackendError, UnknownModelError)):
         field = "model"
     elif isinstance(error, (InputError, OptionError)):
         text = str(error)

@@ -44,7 +44,7 @@ def plot_curve(content: Mapping[str, Any], path: Path) -> None:
     """Write a PNG: what is given up against BOPs and against active pixels, a line per period.
 
     Args:
-        content: as `resq tune --json` writes it: `points`, `hold` and `best` with their figures,
+        content: as `resq tune --curve` writes it: `points`, `hold` and `best` with their figures,
             and what `drop_is`.
         path: of the PNG.
     """

@@ -40,9 +40,29 @@ QUANTIZATION = tuple(
 )
 RULES = {
     "resq_core never knows the service": lambda p: inside(p, "resq_core/") and uses(p, "service"),
-    "only decoder, its process and encoder import av": lambda p: (
+    "only decoder, its process, encoder and the client's cameras import av": lambda p: (
         uses(p, "av")
-        and not inside(p, "service/decoder.py", "service/decoder_child.py", "service/encoder.py")
+        and not inside(
+            p,
+            "service/decoder.py",
+            "service/decoder_child.py",
+            "service/encoder.py",
+            "service/client/cameras.py",
+        )
+    ),
+    "the server knows nothing of its clients": lambda p: (
+        uses(p, "service.client")
+        and not inside(p, "service/client/", "service/commands/", "service/cli.py")
+    ),
+    "the client knows the protocol, not the server": lambda p: (
+        inside(p, "service/client/")
+        and uses(
+            p,
+            *(
+                f"service.{name}"
+                for name in ("active_stream", "app", "engine", "local_engine", "routes", "session")
+            ),
+        )
     ),
     "only app, routes, security and requests import FastAPI": lambda p: (
         uses(p, "fastapi", "starlette")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from resq_core.errors import UnknownModelError
 from resq_core.models.registry import names as networks
 from resq_core.models.registry import options_of
+from resq_core.naming import not_known
 
 __all__ = ["Preprocessing", "PublishedWeights", "entries", "entry"]
 
@@ -106,7 +107,5 @@ def entry(name: str) -> PublishedWeights:
     """
     found = {known.name: known for known in entries()}
     if name not in found:
-        raise UnknownModelError(
-            f"no published weights are called {name!r}; there are: {', '.join(found)}"
-        )
+        raise UnknownModelError(not_known("no published weights are", name, found))
     return found[name]

@@ -19,6 +19,7 @@ from resq_core.models.hrnet import (
     hrnet_w48_pose,
 )
 from resq_core.models.stm import stm
+from resq_core.naming import not_known
 
 __all__ = ["architecture_of", "build", "names", "options_of"]
 
@@ -54,7 +55,7 @@ def options_of(name: str) -> tuple[str, ...]:
 def _builder(name: str) -> Callable[..., nn.Module]:
     builder = _BUILDERS.get(name)
     if builder is None:
-        raise UnknownModelError(f"no network is called {name!r}; there are: {', '.join(names())}")
+        raise UnknownModelError(not_known("no network is", name, names()))
     return builder
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from resq_core.naming import nearest
 from resq_core.tasks import AIC14, COCO17, JHMDB15, MPII16, JointSet, PoseTask, SegmentationTask
 from resq_core.tasks.vos import DAVIS_PALETTE
 
@@ -77,6 +78,12 @@ class ModelCard(BaseModel):
             return DAVIS_COLOURS
         joints = self.joint_set
         return self.palette if joints is None else joints.colours
+
+    def offers(self, precision: str, error: Exception) -> str:
+        """What to say of a precision that the model has not got, and why it has not."""
+        return f"{error}; {nearest(precision, self.precisions)}{self.name} has: " + ", ".join(
+            self.precisions
+        )
 
     def segmentation(self) -> SegmentationTask:
         """Pre- and post-processing of a segmentation model.

@@ -6,9 +6,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from resq_core.errors import SavedModelError, UnknownModelError
+from resq_core.errors import (
+    CalibrationError,
+    PrecisionError,
+    SavedModelError,
+    UnknownModelError,
+)
 from resq_core.model import QuantizedModel
 from resq_core.model import load as load_saved
+from resq_core.naming import not_known
 from resq_core.precision import Precision
 from resq_core.zoo.cards import ModelCard
 
@@ -33,8 +39,7 @@ class Shelf:
             SavedModelError: the card cannot be read, or belongs to another name.
         """
         if name not in self.names():
-            known = ", ".join(self.names())
-            raise UnknownModelError(f"no model is called {name!r}; there are: {known}")
+            raise UnknownModelError(not_known("no model is", name, self.names()))
         path = self._folder / name / "card.json"
         try:
             found = ModelCard.model_validate_json(path.read_text("utf-8"))
@@ -68,7 +73,12 @@ class Shelf:
             OptionError, BackendError: there is no such backend, or `native` cannot be used here.
         """
         model = load_saved(self.path(name), backend=backend)
-        return model if precision is None else model.with_precision(precision)
+        if precision is None:
+            return model
+        try:
+            return model.with_precision(precision)
+        except (PrecisionError, CalibrationError) as error:
+            raise type(error)(self.card(name).offers(str(precision), error)) from error
 
 
 PACKAGED = Shelf(Path(__file__).parent)

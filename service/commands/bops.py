@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
-
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from resq_core.paper_tables import compare_with_paper
+from service.commands.shared import Json, print_json
 
 __all__ = ["bops"]
 
 
 def bops(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Recompute the paper's bit operations, under both ways of counting layers."""
-    rows = list(compare_with_paper())
+    with Console(stderr=True).status("counting the paper's networks"):
+        rows = list(compare_with_paper())
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        print_json(rows)
         return
     table = Table("table", "row", "counting", "unit", "paper", "ours", "relative")
     for row in rows:

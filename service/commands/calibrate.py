@@ -23,6 +23,7 @@ from resq_core.models import STM
 from resq_core.pipelines import VosClip, quantize_stm
 from resq_core.tasks import CAMVID11, CITYSCAPES19, Box, LabelSet, SegmentationTask
 from resq_core.zoo import JOINT_SETS, ModelCard
+from service.commands.shared import Json, print_json
 from service.decoder import ClipFrame, open_clip
 from service.objects import read_mask_file
 
@@ -49,6 +50,7 @@ def calibrate(
     period: Annotated[int, typer.Option(help="T, frames between keyframes.")] = 8,
     samples: Annotated[int, typer.Option(help="Pairs of frames.")] = 64,
     licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "not stated",
+    as_json: Json = False,
 ) -> None:
     """Fit a network's activation scales on video and save it; a folder gets a card as well."""
     job = _Job(clips, architecture, _input_size(size), precision or _PRECISIONS, period, samples)
@@ -72,7 +74,10 @@ def calibrate(
         model.save(out / f"{out.name}.resq")
         card = job.card(out.name, facts, licence)
         (out / "card.json").write_text(card.model_dump_json(indent=1), "utf-8")
-    typer.echo(f"{out}: {', '.join(job.precisions)}")
+    if as_json:
+        print_json({"out": str(out), "precisions": job.precisions})
+    else:
+        typer.echo(f"{out}: {', '.join(job.precisions)}")
 
 
 def _input_size(text: str) -> tuple[int, int]:

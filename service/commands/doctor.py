@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -15,20 +14,22 @@ from rich.table import Column, Table
 from resq_core.backends.extension import native_status
 from resq_core.backends.machine import processor_name, usable_cores
 from resq_core.selftest import TOLERANCE, self_test
+from service.commands.shared import Json, print_json
 
 __all__ = ["doctor"]
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Describe processor, torch and backend, and run a self-test of some seconds.
 
     Exit code 1: the backends disagree.
     """
-    found = _findings()
+    with Console(stderr=True).status("a small network on every backend"):
+        found = _findings()
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        print_json(found)
     else:
         _print(found)
     if not found["self_test"]["agrees"]:

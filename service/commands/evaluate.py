@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from resq_core import Precision, QuantizedModel, zoo
 from resq_core.backends import Backend
 from resq_core.errors import OptionError
 from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
+from service.commands.shared import Json, frames_bar, model_names, print_json
 from service.config import load_config
 
 __all__ = ["evaluate"]
@@ -34,7 +35,9 @@ def evaluate(
     root: Annotated[Path, typer.Option(help="Folder of the data set.")],
     dataset: Annotated[Dataset, typer.Option(help="Layout of the folder.")] = Dataset.CAMVID,
     split: Annotated[str, typer.Option(help="A clip whose frames all have labels.")] = "clip_15hz",
-    model: Annotated[str, typer.Option(help="Model of the zoo.")] = "street",
+    model: Annotated[
+        str, typer.Option(help="Model of the zoo.", autocompletion=model_names)
+    ] = "street",
     precision: Annotated[str, typer.Option(help="For example W8A8->W8A{0,4,8}.")] = "W8A8->W8A4",
     period: Annotated[int, typer.Option(help="T, frames from keyframe to keyframe.")] = 3,
     reference: Annotated[str | None, typer.Option(help="keyframe, previous, tracking.")] = None,
@@ -42,7 +45,7 @@ def evaluate(
     threshold: Annotated[float | None, typer.Option(help="Of the policy.")] = None,
     phases: Annotated[int, typer.Option(help="Average over this many keyframe offsets.")] = 1,
     backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Score float, frame quantization, hold and ResQ on a labelled clip."""
     parsed = Precision.parse(precision)
@@ -73,11 +76,14 @@ def evaluate(
         "frame_precision": str(frame),
         "backend": quantized.serving(torch.zeros(1, 3, *card.input_size)).backend,
     }
-    for name, open_step in runs.items():
-        score = evaluate_clip(open_step, clip, task, card.ignore_index, tuple(range(phases)))
-        result[name] = asdict(score)
+    with frames_bar(Console(stderr=True)) as bar:
+        for name, open_step in runs.items():
+            line = bar.add_task(name, total=len(clip) * phases)
+            counted = _counted(open_step, partial(bar.advance, line))
+            score = evaluate_clip(counted, clip, task, card.ignore_index, tuple(range(phases)))
+            result[name] = asdict(score)
     if as_json:
-        typer.echo(json.dumps(result))
+        print_json(result)
         return
     table = Table("", "mIoU", "GBOPs / frame", "mean bits", "bits of residual frames")
     for name in runs:
@@ -89,6 +95,22 @@ def evaluate(
         )
     Console().print(table)
     typer.echo(f"backend: {result['backend']}")
+
+
+def _counted(open_step: Callable[[], Step], tell: Callable[[], object]) -> Callable[[], Step]:
+    """The same streams, which tell of every frame."""
+
+    def open_counted() -> Step:
+        step = open_step()
+
+        def run(x: Tensor) -> StepOutcome:
+            outcome = step(x)
+            tell()
+            return outcome
+
+        return run
+
+    return open_counted
 
 
 def _float_step(model: QuantizedModel) -> Step:

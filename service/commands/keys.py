@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from service.commands.shared import Json, print_json
 from service.config import load_config
 from service.keys import Key, Scope, add_key, read_keys, revoke_key
 
@@ -21,30 +21,28 @@ keys = typer.Typer(
     no_args_is_help=True,
 )
 
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 @keys.command("add")
 def add(
     name: Annotated[str, typer.Argument(help="Who will use it.")],
     scope: Annotated[list[Scope], typer.Option(help="What for; may be given again.")],
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Make a key and print it: it is shown this once, and stored nowhere."""
     key, token = add_key(load_config().data_dir, name, tuple(scope))
     if as_json:
-        typer.echo(json.dumps(_told(key) | {"key": token}, indent=1))
+        print_json(_told(key) | {"key": token})
         return
     typer.echo(f"{key.name}, for {', '.join(key.scopes)}; shown only now:", err=True)
     typer.echo(token)
 
 
 @keys.command("list")
-def list_(as_json: _Json = False) -> None:
+def list_(as_json: Json = False) -> None:
     """Every key that was ever made, without its secret."""
     found = read_keys(load_config().data_dir)
     if as_json:
-        typer.echo(json.dumps([_told(key) for key in found], indent=1))
+        print_json([_told(key) for key in found])
         return
     table = Table("id", "name", "scopes", "made", "revoked", box=SIMPLE, pad_edge=False)
     for key in found:
@@ -56,11 +54,14 @@ def list_(as_json: _Json = False) -> None:
 @keys.command("revoke")
 def revoke(
     which: Annotated[str, typer.Argument(metavar="NAME|ID", help="As `resq keys list` prints it.")],
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Revoke a key: it is refused from now on, and its streams end within a second."""
     key = revoke_key(load_config().data_dir, which)
-    typer.echo(json.dumps(_told(key), indent=1) if as_json else f"revoked {key.name} ({key.id})")
+    if as_json:
+        print_json(_told(key))
+    else:
+        typer.echo(f"revoked {key.name} ({key.id})")
 
 
 def _date(when: datetime | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,27 +9,26 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Column, Table
 
 from resq_core import hub
 from resq_core.errors import OptionError
 from resq_core.models import PublishedWeights, catalogue, convert
+from service.commands.shared import Json, bytes_bar, print_json
 
 __all__ = ["models"]
 
 models = typer.Typer(help="Published weights, and checkpoints of any origin.", no_args_is_help=True)
 
 _Name = Annotated[str, typer.Argument(help="As `resq models list` prints it.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @models.command("list")
-def list_(as_json: _Json = False) -> None:
+def list_(as_json: Json = False) -> None:
     """Published weights that resq can fetch; their figures are the publishers'."""
     entries = catalogue.entries()
     if as_json:
-        typer.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
+        print_json([entry.model_dump(mode="json") for entry in entries])
         return
     names = (Column(title, no_wrap=True) for title in ("name", "network"))  # to be copied
     others = (Column(title, overflow="fold") for title in ("data", "metric", "licence"))
@@ -46,11 +44,11 @@ def list_(as_json: _Json = False) -> None:
 
 
 @models.command("info")
-def info(name: _Name, as_json: _Json = False) -> None:
+def info(name: _Name, as_json: Json = False) -> None:
     """Everything that is known about published weights."""
     content = catalogue.entry(name).model_dump(mode="json")
     if as_json:
-        typer.echo(json.dumps(content, indent=1))
+        print_json(content)
         return
     table = Table(Column(), Column(overflow="fold"), show_header=False)
     for key, value in content.items():
@@ -66,15 +64,14 @@ def pull(
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Download what is here already.")] = False,
     max_mib: Annotated[int, typer.Option(help="Largest download, MiB.", min=1)] = 4096,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Download weights, verify them, and write them as safetensors with official names."""
     entry = catalogue.entry(name)
     console = Console(stderr=True)
     console.print(f"{name}: {_licence(entry)}. {entry.terms or ''}".strip(), highlight=False)
     limits = hub.Limits(bytes=max_mib << 20)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), console=console) as bar:
+    with bytes_bar(console) as bar:
         fetching = bar.add_task(entry.file, total=entry.bytes)
         pulled = hub.pull(
             entry,
@@ -90,7 +87,10 @@ def pull(
             "one before the last rewrite of the file, and every key and shape fits",
             highlight=False,
         )
-    typer.echo(_as_json(_told(entry, pulled)) if as_json else str(pulled.weights))
+    if as_json:
+        print_json(_told(entry, pulled))
+    else:
+        typer.echo(str(pulled.weights))
 
 
 def _told(entry: PublishedWeights, pulled: hub.Pulled) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def import_(
     option: Annotated[
         list[str] | None, typer.Option(help="Of the network, NAME=VALUE; may be given again.")
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Rewrite a checkpoint of mmpose, mmseg or the networks' authors as safetensors."""
     target = out or file.with_suffix(".safetensors")
@@ -117,9 +117,10 @@ def import_(
         raise OptionError(f"{target} is there already; expected --out with the file to write")
     if target.exists() and target.samefile(file):
         raise OptionError(f"--out is {target}, the checkpoint itself; expected another file")
-    done = convert(file, arch, target, dict(_parsed(text) for text in option or []))
+    with Console(stderr=True).status(f"converting {file.name}"):
+        done = convert(file, arch, target, dict(_parsed(text) for text in option or []))
     if as_json:
-        typer.echo(_as_json(asdict(done)))
+        print_json(asdict(done))
         return
     options = ", ".join(f"{key}={value}" for key, value in done.options.items())
     zeros = f"; zeros for {', '.join(done.zeros)}" if done.zeros else ""
@@ -137,10 +138,6 @@ def _parsed(text: str) -> tuple[str, object]:
 
 def _licence(entry: PublishedWeights) -> str:
     return entry.licence + (", non-commercial use only" if entry.non_commercial else "")
-
-
-def _as_json(content: dict[str, Any]) -> str:
-    return json.dumps(content, default=str, indent=1)
 
 
 def _in_words(value: object) -> str:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import base64
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from resq_core.backends import Backend
 from resq_core.errors import OptionError
 from service.clip_work import ClipWork, tidy
+from service.commands.shared import (
+    Box,
+    Json,
+    Masks,
+    Period,
+    Policy,
+    PrecisionText,
+    Reference,
+    Threshold,
+    frames_bar,
+    model_names,
+    print_json,
+)
 from service.config import load_config
 from service.decoder import open_clip
 from service.engine import StreamSpec
@@ -27,17 +38,19 @@ __all__ = ["run"]
 def run(
     clip: Annotated[Path, typer.Argument(help="A video file.")],
     out: Annotated[Path, typer.Option(help="Folder for annotated.mp4 and results.ndjson.")],
-    model: Annotated[str, typer.Option(help="Model of the zoo.")] = "street",
-    precision: Annotated[str | None, typer.Option(help="For example W8A8->W8A{0,4,8}.")] = None,
-    period: Annotated[int | None, typer.Option(help="T, frames between keyframes.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Of the policy.")] = None,
-    reference: Annotated[str | None, typer.Option(help="keyframe, previous, tracking.")] = None,
-    policy: Annotated[str | None, typer.Option(help="paper or relative.")] = None,
-    box: Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Objects: palette PNG of frame one.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Model of the zoo.", autocompletion=model_names)
+    ] = "street",
+    precision: PrecisionText = None,
+    period: Period = None,
+    threshold: Threshold = None,
+    reference: Reference = None,
+    policy: Policy = None,
+    box: Box = None,
+    masks: Masks = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run a clip frame by frame and write what came out; RESQ_MODELS_DIR adds your models."""
     if max_frames is not None and max_frames < 1:
@@ -50,10 +63,9 @@ def run(
     models = shelf_models(*shelves, backend=config.backend)
     engine = LocalEngine(models, max_active=config.max_active)
     errors = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (
         closing(ClipWork(engine, spec, open_clip(clip), out)) as work,
-        Progress(*columns, TimeRemainingColumn(), console=errors) as bar,
+        frames_bar(errors) as bar,
     ):
         total = min(filter(None, (work.expected, max_frames)), default=None)
         line = bar.add_task(clip.name, total=total)
@@ -65,7 +77,7 @@ def run(
     if report["damaged_packets"]:
         errors.print(f"{report['damaged_packets']} damaged packets in {clip.name} gave no picture")
     if as_json:
-        typer.echo(json.dumps(report | {"out": str(out)}))
+        print_json(report | {"out": str(out)})
         return
     typer.echo(
         f"{report['results']} frames, {report['anchors']} keyframes, {report['fps']:.1f} fps, "

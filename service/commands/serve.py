@@ -31,6 +31,7 @@ def serve(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print what is in force, and end.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Log JSON, an object a line.")] = False,
 ) -> None:
     """Serve streams, clips and the web page. Every other setting is a RESQ_* variable, or stands in
     the file."""
@@ -42,6 +43,7 @@ def serve(
         threads=threads,
         backend=backend,
         log_level=log_level,
+        log_format="json" if as_json else None,
     )
     if print_config:
         typer.echo(in_force(settings), nl=False)

@@ -9,11 +9,12 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import Progress
 
 from resq_core import Precision, QuantizedModel
 from resq_core.backends import Backend
 from resq_core.errors import OptionError
+from resq_core.naming import not_known
 from resq_core.pipelines import QuantizedStm
 from resq_core.tuning import (
     MOST_PER_PERIOD,
@@ -31,9 +32,19 @@ from resq_core.tuning import (
     tune_layers,
 )
 from resq_core.zoo import ModelCard
+from service.commands.shared import (
+    Box,
+    Json,
+    Masks,
+    frames_bar,
+    model_names,
+    people_read_stderr,
+    print_json,
+)
 from service.commands.tuning_material import Material, stream_opener
 from service.commands.tuning_report import (
     as_options,
+    curve_content,
     in_words,
     print_curve,
     save_tuned,
@@ -49,7 +60,10 @@ _WHOLE = slice(None)
 
 def tune(
     clip: Annotated[Path, typer.Option(help="A video file like those you will run.")],
-    model: Annotated[str, typer.Option(help="Model of the zoo or of RESQ_MODELS_DIR.")] = "street",
+    model: Annotated[
+        str,
+        typer.Option(help="Model of the zoo or of RESQ_MODELS_DIR.", autocompletion=model_names),
+    ] = "street",
     max_drop: Annotated[float | None, typer.Option(help="Goal: points lost at most.")] = None,
     max_bops: Annotated[float | None, typer.Option(help="Goal: share of W8A8's BOPs.")] = None,
     max_ms: Annotated[float | None, typer.Option(help="Goal: ms per frame, here.")] = None,
@@ -60,14 +74,17 @@ def tune(
     periods: Annotated[str | None, typer.Option(help="T to try; 4,8,16,32 as they fit.")] = None,
     frames: Annotated[int, typer.Option(help="Consecutive frames to run on.", min=2)] = 64,
     start: Annotated[int, typer.Option(help="The first of them.", min=0)] = 0,
-    box: Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Objects: palette PNG of frame one.")] = None,
+    box: Box = None,
+    masks: Masks = None,
     backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the curve here.")] = None,
+    curve_file: Annotated[
+        Path | None, typer.Option("--curve", help="Write the curve here, as JSON.")
+    ] = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="Fit a factor on the threshold per group of layers.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the tuned model: X.resq, or DIR.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Find the period and the policy threshold for a clip, within one goal."""
     goal = _goal({Limit.DROP: max_drop, Limit.BOPS: max_bops, Limit.MS: max_ms})
@@ -75,7 +92,7 @@ def tune(
     config = load_config(backend=backend)
     offered = shelf_models(*open_shelves(config.models_dir), backend=config.backend)
     if model not in offered:
-        raise OptionError(f"no model is called {model!r}; there are: {', '.join(offered)}")
+        raise OptionError(not_known("no model is", model, offered))
     card, quantized = offered[model].card, offered[model].load()
     if layers and (out is None or isinstance(quantized, QuantizedStm)):
         raise OptionError(
@@ -88,9 +105,8 @@ def tune(
     tried = periods_for(len(material), asked)
     precisions = [Precision.parse(text) for text in precision or [str(quantized.precision)]]
     opener = stream_opener(quantized, card, box, masks)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     fitted: LayerTuning | None = None
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with frames_bar(Console(stderr=True)) as bar:
         line = bar.add_task("W8A8 frames", total=len(precisions) * len(tried) * MOST_PER_PERIOD)
         bench = material.bench(quantized, opener, _WHOLE)
 
@@ -101,17 +117,21 @@ def tune(
         bar.update(line, completed=1, total=1)
         if layers and curve.best is not None and isinstance(quantized, QuantizedModel):
             fitted = _layers(quantized, card, material, opener, curve.best, bar)
-    print_curve(curve, bench)
-    if json_file is not None:
-        facts = {"model": model, "clip": str(clip), "start": start, "frames": len(material)}
-        facts["backend"] = bench.backend
-        write_curve(json_file, facts, curve, bench.judge, fitted)
-    best, factors = _chosen(bench, curve, fitted)
-    if not factors:
-        typer.echo(f"resq run {clip} --out out --model {model} {as_options(best)}")
-    if out is not None:
-        how = f"tuned by resq tune on {clip.name}, {goal.limit} {goal.value:g}"
-        save_tuned(out, quantized, card, best, factors, how)
+    facts = {"model": model, "clip": str(clip), "start": start, "frames": len(material)}
+    facts["backend"] = bench.backend
+    content = curve_content(facts, curve, bench.judge, fitted)
+    with people_read_stderr(as_json):
+        print_curve(curve, bench)
+        if curve_file is not None:
+            write_curve(curve_file, content)
+        best, factors = _chosen(bench, curve, fitted)
+        if not factors:
+            typer.echo(f"resq run {clip} --out out --model {model} {as_options(best)}")
+        if out is not None:
+            how = f"tuned by resq tune on {clip.name}, {goal.limit} {goal.value:g}"
+            save_tuned(out, quantized, card, best, factors, how)
+    if as_json:
+        print_json(content)
 
 
 def _layers(

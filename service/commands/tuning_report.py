@@ -19,7 +19,7 @@ from resq_core.tuning import Bench, Curve, Judge, LayerTuning, Point
 from resq_core.zoo import ModelCard
 from service.plots import plot_curve
 
-__all__ = ["as_options", "in_words", "print_curve", "save_tuned", "write_curve"]
+__all__ = ["as_options", "curve_content", "in_words", "print_curve", "save_tuned", "write_curve"]
 
 
 def as_options(point: Point) -> str:
@@ -77,10 +77,10 @@ def _mark(curve: Curve, point: Point) -> str:
     return "" if curve.goal.met(point) else "over"
 
 
-def write_curve(
-    path: Path, facts: dict[str, Any], curve: Curve, judge: Judge, fitted: LayerTuning | None
-) -> None:
-    """The curve as JSON, and a plot of it beside where matplotlib is there."""
+def curve_content(
+    facts: dict[str, Any], curve: Curve, judge: Judge, fitted: LayerTuning | None
+) -> dict[str, Any]:
+    """The curve as JSON holds it, behind facts about the clip."""
     content = facts | {
         "goal": {str(curve.goal.limit): curve.goal.value},
         "drop_is": judge.measure,
@@ -97,6 +97,11 @@ def write_curve(
             "single": _plain(fitted.single),
             "layered": _plain(fitted.layered),
         }
+    return content
+
+
+def write_curve(path: Path, content: dict[str, Any]) -> None:
+    """The curve as a file, and a plot of it beside where matplotlib is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1), "utf-8")
     if find_spec("matplotlib") is not None:

@@ -16,6 +16,7 @@ from rich.progress import track
 from resq_core.errors import OptionError
 from resq_core.tasks import CAMVID11
 from resq_core.world import JOINTS, Street, StreetFrame
+from service.commands.shared import Json, print_json
 from service.encoder import VideoWriter
 from service.masks import mask_png
 
@@ -33,6 +34,7 @@ def world(
     noise: Annotated[float, typer.Option(help="Sensor noise, grey levels.")] = 2.0,
     crf: Annotated[int, typer.Option(help="H.264 quality, 0 (lossless) to 51.")] = 23,
     labels: Annotated[bool, typer.Option("--labels", help="Write the exact labels too.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Draw a street with traffic and people: a sample clip, test data, training data."""
     width, _, height = size.partition("x")
@@ -41,7 +43,10 @@ def world(
     street = Street(seed=seed, size=(int(height), int(width)), camera=camera, noise=noise)
     keep = _label_writer(out) if labels else None
     draw_clip(out / "clip.mp4", street, frames, crf, keep)
-    typer.echo(f"{frames} frames in {out / 'clip.mp4'}")
+    if as_json:
+        print_json({"clip": str(out / "clip.mp4"), "frames": frames, "labels": labels})
+    else:
+        typer.echo(f"{frames} frames in {out / 'clip.mp4'}")
 
 
 def draw_clip(

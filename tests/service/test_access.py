@@ -154,7 +154,7 @@ async def test_the_client_takes_a_key(
 ) -> None:
     address = serve()
     monkeypatch.delenv("RESQ_KEY", raising=False)
-    with pytest.raises(RemoteError, match="4401 this server needs an API key"):
+    with pytest.raises(RemoteError, match="this server needs an API key; expected one in RESQ_KEY"):
         async with connect(address, StreamStart()):
             pass
     async with connect(address, StreamStart(), key=key) as stream:

@@ -242,7 +242,7 @@ def test_a_period_is_found_for_objects(
     offered = {"stm": Model(STM_CARD, lambda: model)}
     monkeypatch.setattr("service.commands.tune.shelf_models", lambda *shelves, backend: offered)
     arguments = ["tune", "--clip", str(clip), "--model", "stm", "--max-bops", "0.9"]
-    options = ["--periods", "3", "--precision", "W8A8->W8A4", "--json", str(curve)]
+    options = ["--periods", "3", "--precision", "W8A8->W8A4", "--curve", str(curve)]
     out = ["--out", str(tmp_path / "tuned.resq")]
     done = CliRunner().invoke(app, [*arguments, *options, *out, "--masks", str(masks)])
     assert done.exit_code == 0, done.output

@@ -66,7 +66,7 @@ def test_a_tuned_model_is_written_and_keeps_the_goal(
 ) -> None:
     curve, out = tmp_path / "out" / "curve.json", tmp_path / "models" / "mine"
     done = tune(
-        clip, "--max-drop", "1.5", "--periods", "2,6", "--json", str(curve), "--out", str(out)
+        clip, "--max-drop", "1.5", "--periods", "2,6", "--curve", str(curve), "--out", str(out)
     )
     assert done.exit_code == 0, done.output
     found = json.loads(curve.read_text())
@@ -95,7 +95,7 @@ def test_labels_make_the_drop_one_of_miou(clip: Path, shelf: Shelf, tmp_path: Pa
     truth = np.zeros(SIZE, np.uint8)
     truth[:, SIZE[1] // 2 :] = 1
     Image.fromarray(truth).save(labels / "000005.png")
-    done = tune(clip, "--max-drop", "100", "--labels", str(labels), "--json", str(curve))
+    done = tune(clip, "--max-drop", "100", "--labels", str(labels), "--curve", str(curve))
     assert done.exit_code == 0, done.output
     found = json.loads(curve.read_text())
     assert found["drop_is"] == "mIoU"
@@ -105,7 +105,7 @@ def test_labels_make_the_drop_one_of_miou(clip: Path, shelf: Shelf, tmp_path: Pa
 
 def test_a_pose_model_is_tuned_on_its_joints(clip: Path, shelf: Shelf, tmp_path: Path) -> None:
     curve = tmp_path / "curve.json"
-    done = tune(clip, "--model", "marker", "--max-bops", "0.6", "--json", str(curve))
+    done = tune(clip, "--model", "marker", "--max-bops", "0.6", "--curve", str(curve))
     assert done.exit_code == 0, done.output
     found = json.loads(curve.read_text())
     assert found["best"]["bops"] <= 0.6
@@ -154,7 +154,7 @@ def test_clips_and_labels_that_do_not_fit(clip: Path, shelf: Shelf, tmp_path: Pa
 def test_layers_are_tuned_into_a_saved_model(clip: Path, shelf: Shelf, tmp_path: Path) -> None:
     curve, out = tmp_path / "curve.json", tmp_path / "x.resq"
     goal = ("--max-drop", "3", "--periods", "3", "--precision", "W8A8->W8A{0,8}", "--layers")
-    done = tune(clip, *goal, "--json", str(curve), "--out", str(out))
+    done = tune(clip, *goal, "--curve", str(curve), "--out", str(out))
     assert done.exit_code == 0, done.output
     fitted = json.loads(curve.read_text())["layers"]
     assert set(fitted["factors"]) <= {"first", "second"}

@@ -1,4 +1,4 @@
-"""A Python client of the WebSocket protocol `resq.v1`.
+"""The WebSocket protocol `resq.v1` from the client's side: bytes of frames out, answers in.
 
 >>> start = StreamStart(mode="lossless")
 >>> async with connect("http://127.0.0.1:8000", start) as stream:  # doctest: +SKIP
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,8 @@ from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
+from service.client.address import Address
+from service.client.errors import KeyRefusedError, RemoteError, UnreachableError
 from service.masks import unpack_bits, unpack_ids
 from service.messages import (
     Drop,
@@ -37,10 +38,10 @@ from service.messages import (
     StreamStart,
     StreamUpdate,
 )
-from service.protocol import SUBPROTOCOL
+from service.protocol import SUBPROTOCOL, Close
 from service.wire import Frame, Kind
 
-__all__ = ["Answer", "ClientStream", "RemoteError", "Result", "connect"]
+__all__ = ["Answer", "ClientStream", "Result", "connect"]
 
 _MAX_ANSWER = 64 << 20
 _KINDS = {"image": Kind.IMAGE, "h264": Kind.H264, "vp8": Kind.VP8, "rgb": Kind.RGB}
@@ -56,12 +57,7 @@ _TEXTS: dict[str, type[BaseModel]] = {
 
 _FIRST_DELAY, _MOST_DELAY = 0.1, 5.0  # seconds between tries to come back
 _END = '{"type":"stream.end"}'
-_BUSY = 1013  # no place at the moment
 _UNANSWERED = "keepalive ping timeout"  # the reason of a server that takes its client for dead
-
-
-class RemoteError(Exception):
-    """The server refused something or closed the connection; the message is the server's."""
 
 
 class _LaterError(Exception):
@@ -111,11 +107,23 @@ class ClientStream:
         self._unsaid: list[str] = []
         self._ending = False
 
-    async def send(self, data: bytes, pts_us: int | None = None) -> int:
+    @property
+    def next_seq(self) -> int:
+        """What the next frame sent is called in its answer."""
+        return self._seq
+
+    async def send(
+        self, data: bytes, pts_us: int | None = None, shape: tuple[int, int] | None = None
+    ) -> int:
         """Send one frame's bytes of the stream's input kind; returns its seq.
 
         Waits while as many frames are on their way as the server allows, so somebody has to
         `receive` meanwhile.
+
+        Args:
+            data: the frame.
+            pts_us: presentation time in microseconds; None takes the seq.
+            shape: (height, width), of the input `rgb` alone, which needs it.
 
         Raises:
             RemoteError: the connection is gone.
@@ -125,7 +133,8 @@ class ClientStream:
         self._seq += 1
         stamp = seq if pts_us is None else pts_us
         self._open.add(seq)
-        await self._put(Frame(_KINDS[self.started.input], seq, stamp, data).pack())
+        meta = {} if shape is None else {"shape": list(shape)}
+        await self._put(Frame(_KINDS[self.started.input], seq, stamp, data, meta).pack())
         return seq
 
     async def update(self, changes: StreamUpdate) -> None:
@@ -148,7 +157,7 @@ class ClientStream:
         if isinstance(answer, (Result, Drop)):
             self._credits.release()
         if isinstance(answer, ErrorMessage) and answer.fatal:
-            raise RemoteError(answer.message)
+            raise RemoteError(answer.message, answer.code)
         if isinstance(answer, Started):
             raise RemoteError("the server started the stream twice")
         return answer
@@ -227,16 +236,16 @@ async def connect(
         patience: seconds for which a connection that broke is tried again; 0 gives up at once.
 
     Raises:
+        OptionError: the address is none.
+        UnreachableError: nothing answers there.
         RemoteError: the server refused the key or the options.
-        OSError: nothing answers at the address.
     """
-    base = url.rstrip("/").replace("http", "ws", 1) if url.startswith("http") else url.rstrip("/")
-    key = key or os.environ.get("RESQ_KEY")
+    address = Address.of(url, key)
 
     async def dial() -> ClientConnection:
         return await connect_websocket(
-            f"{base}/v1/streams",
-            additional_headers={"Authorization": f"Bearer {key}"} if key else None,
+            f"{address.websocket}/v1/streams",
+            additional_headers=address.headers,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
             max_size=_MAX_ANSWER,
@@ -246,6 +255,10 @@ async def connect(
         socket, started = await _open(dial, options.model_dump_json(exclude_none=True))
     except _LaterError as error:
         raise RemoteError(str(error)) from error
+    except OSError as error:
+        raise UnreachableError(address.http, error.strerror or error) from error
+    except WebSocketException as error:
+        raise RemoteError(f"no ResQ server is at {address.http}: {error}") from error
     stream = ClientStream(dial, socket, started, patience)
     try:
         yield stream
@@ -262,12 +275,14 @@ async def _open(
         await socket.send(start)
         first = _parse(await socket.recv())
         if isinstance(first, ErrorMessage):
-            raise RemoteError(first.message)
+            raise RemoteError(first.message, first.code)
         if not isinstance(first, Started):
             raise RemoteError(f"the server began with {type(first).__name__}, not with started")
         return socket, first
     except ConnectionClosed as error:
-        again = error.rcvd is None or error.rcvd.code == _BUSY
+        if error.rcvd is not None and error.rcvd.code == Close.UNAUTHORIZED:
+            raise KeyRefusedError(error.rcvd.reason) from error
+        again = error.rcvd is None or error.rcvd.code == Close.FULL
         raise (_LaterError if again else RemoteError)(_why(error)) from error
     except BaseException:
         await socket.close()

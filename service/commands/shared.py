@@ -1,0 +1,88 @@
+"""Options and bars that several commands have."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from resq_core import zoo
+
+__all__ = [
+    "Box",
+    "Json",
+    "Key",
+    "Masks",
+    "Period",
+    "Policy",
+    "PrecisionText",
+    "Reference",
+    "Threshold",
+    "Url",
+    "bytes_bar",
+    "frames_bar",
+    "model_names",
+    "people_read_stderr",
+    "print_json",
+]
+
+
+def _precisions() -> list[str]:
+    return sorted({precision for name in zoo.names() for precision in zoo.card(name).precisions})
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Url = Annotated[str, typer.Option(help="Of the server.")]
+Key = Annotated[str | None, typer.Option(envvar="RESQ_KEY", help="API key of the server.")]
+
+PrecisionText = Annotated[
+    str | None,
+    typer.Option(help='For example "W8A8->W8A{0,4,8}", in quotes.', autocompletion=_precisions),
+]
+Period = Annotated[int | None, typer.Option(help="T, frames between keyframes.")]
+Threshold = Annotated[float | None, typer.Option(help="Of the policy.")]
+Reference = Annotated[str | None, typer.Option(help="keyframe, previous, tracking.")]
+Policy = Annotated[str | None, typer.Option(help="paper or relative.")]
+Box = Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.")]
+Masks = Annotated[Path | None, typer.Option(help="Objects: palette PNG of frame one.")]
+
+
+def model_names() -> list[str]:
+    """Models of the package, for the shell's completion."""
+    return list(zoo.names())
+
+
+def frames_bar(console: Console) -> Progress:
+    """A bar that counts frames, or other things that are alike."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
+def bytes_bar(console: Console) -> Progress:
+    """A bar that counts bytes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    return Progress(*columns, TransferSpeedColumn(), console=console)
+
+
+def people_read_stderr(as_json: bool) -> AbstractContextManager[Any]:
+    """Where the output is JSON, what people read meanwhile goes to stderr."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
+
+
+def print_json(value: object) -> None:
+    """A JSON document on stdout."""
+    typer.echo(json.dumps(value, indent=1, default=str))
