@@ -8,6 +8,7 @@ import { complain, say, watchKeyForm } from "/web/notice.js";
 import { Streams } from "/web/streams.js";
 
 const VIEWS = ["live", "clips", "streams", "models"];
+const IDLE = "Choose a source.";
 const live = new Live();
 const clips = new Clips();
 const streams = new Streams((stream) => watch(stream));
@@ -25,6 +26,7 @@ function showView(moveFocus) {
   document.title = `${byId(`${name}Title`).textContent} · ResQ`;
   clips.show(name === "clips");
   streams.show(name === "streams");
+  if (byId("notice").dataset.kind === "idle") say(name === "live" ? IDLE : "");
   if (moveFocus) byId(`${name}Title`).focus();
 }
 
@@ -34,7 +36,7 @@ async function loadModels() {
     models = offer.models;
     clips.offer(models, offer.default);
     showModels(models, offer.default);
-    if (live.state === "idle") say("Choose a source.");
+    if (live.state === "idle") say(byId("live").hidden ? "" : IDLE);
   } catch (error) {
     complain(error);
   }

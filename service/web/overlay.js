@@ -4,6 +4,7 @@ import { percent, put } from "/web/dom.js";
 
 const MIN_SCORE = 0.2; // of a keypoint that is drawn
 const NAMED = 4; // classes in the canvas's text
+const OUTLINED = 0.15; // of the opacity, where bits are seen below the masks
 
 /** Draws results on a canvas; `opacity` and `bits` ("off", "over" or "beside") are set by the page. */
 export class Overlay {
@@ -35,7 +36,7 @@ export class Overlay {
     const pen = this.canvas.getContext("2d");
     pen.drawImage(picture, 0, 0);
     if (heat) this.stretch(pen, heat, false);
-    if (result.mask?.ids) this.drawMask(pen, result.mask);
+    if (result.mask?.ids) this.drawMask(pen, result.mask, heat ? OUTLINED : 1);
     if (result.meta.keypoints) this.drawSkeleton(pen, result.meta.keypoints);
     if (result.meta.keypoints && result.meta.box) this.drawBox(pen, result.meta.box);
   }
@@ -45,10 +46,10 @@ export class Overlay {
     if (this.last) this.draw(this.last.picture, this.last.result, this.last.heat);
   }
 
-  drawMask(pen, { ids, width, height }) {
+  drawMask(pen, { ids, width, height }, strength) {
     const layer = new ImageData(width, height);
     const pixels = new Uint32Array(layer.data.buffer);
-    const fill = this.colours(255 * this.opacity);
+    const fill = this.colours(255 * this.opacity * strength);
     const edge = this.colours(this.opacity ? 255 * Math.min(1, 0.35 + this.opacity) : 0);
     const counts = new Uint32Array(256);
     for (let y = 0, i = 0; y < height; y++) {

@@ -27,7 +27,7 @@ export class Streams {
     clearTimeout(this.timer);
     try {
       const { streams, load, all } = await get("/v1/streams");
-      this.list(streams);
+      this.list(streams, all);
       this.showLoad(load);
       put("streamsScope", all ? "All streams of this server." : "The streams of your key. A key with the scope admin sees all.");
     } catch (error) {
@@ -41,7 +41,7 @@ export class Streams {
     put("loadWords", `${percent(measured / workers)} of ${workers} ${workers === 1 ? "worker" : "workers"} busy; ${percent(reserved / workers)} promised to streams with a rate, of ${percent(limit / workers)} that may be.`);
   }
 
-  list(streams) {
+  list(streams, mayEnd) {
     const known = streams.filter((stream) => stream.id !== null);
     for (const [id, row] of this.rows) {
       if (known.some((stream) => stream.id === id)) continue;
@@ -49,20 +49,20 @@ export class Streams {
       this.rows.delete(id);
     }
     for (const stream of known) {
-      if (!this.rows.has(stream.id)) this.add(stream);
+      if (!this.rows.has(stream.id)) this.add(stream, mayEnd);
       this.rows.get(stream.id).update(stream);
     }
     byId("streamsEmpty").hidden = known.length > 0;
   }
 
-  add({ id }) {
+  add({ id }, mayEnd) {
     const state = make("span", { className: "badge" });
     const source = make("span", { className: "dim" });
     const facts = make("div", {});
     const watch = make("button", { type: "button", "aria-label": `Watch stream ${id}` }, "Watch");
     const end = make("button", { type: "button", className: "quiet", "aria-label": `End stream ${id}` }, "End");
     const title = make("div", { className: "row-title" }, make("b", {}, id), state);
-    const element = make("li", { className: "card row" }, title, source, facts, make("div", { className: "actions" }, watch, end));
+    const element = make("li", { className: "card row" }, title, source, facts, make("div", { className: "actions", hidden: !mayEnd }, watch, end));
     let last = null;
     watch.addEventListener("click", () => this.watch(last));
     end.addEventListener("click", () => this.end(id));

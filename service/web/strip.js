@@ -16,7 +16,7 @@ const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.
 
 // value: of a sample; top: of the scale; line: where a baseline is drawn; show: of a mean
 const ROWS = [
-  { id: "bops", label: "BOPs", help: "bit operations, of those of W8A8 frames", value: (s) => 1 - s.saving, top: () => 1.15, line: 1, show: (v) => percent(v) },
+  { id: "bops", label: "BOPs", help: "bit operations, against W8A8 frames", value: (s) => 1 - s.saving, top: () => 1.15, line: 1, show: (v) => percent(v) },
   { id: "bits", label: "Mean bits", help: "of an activation, 0 to 8", value: (s) => s.bits, top: () => 8.8, line: 8, show: (v) => v.toFixed(2) },
   { id: "active", label: "Active", help: "outputs that were computed", value: (s) => s.active, top: () => 1.1, line: 1, show: (v) => percent(v) },
   { id: "latency", label: "Latency", help: "milliseconds from sent to shown", value: (s) => s.latency, top: (samples) => 1.5 * usual(samples.map((s) => s.latency)), show: (v) => `${Math.round(v)} ms` },
