@@ -182,13 +182,14 @@ class Access:
             raise Problem(
                 401, "bad_key", "the API key is unknown or revoked", {"www-authenticate": challenge}
             )
-        scope = _scope(asked)
-        if scope is not None and scope not in key.scopes:
-            challenge = f'Bearer realm="resq", error="insufficient_scope", scope="{scope}"'
+        scopes = _scopes(asked)
+        if scopes and not set(scopes) & set(key.scopes):
+            challenge = f'Bearer realm="resq", error="insufficient_scope", scope="{scopes[0]}"'
             raise Problem(
                 403,
                 "wrong_scope",
-                f"the API key has the scopes {', '.join(key.scopes)}; expected {scope}",
+                f"the API key has the scopes {', '.join(key.scopes)}; "
+                f"expected {' or '.join(scopes)}",
                 {"www-authenticate": challenge},
             )
         return Caller(f"key {key.id}", key)
@@ -213,15 +214,17 @@ class Access:
         )
 
 
-def _scope(asked: Asked) -> Scope | None:
-    """The scope that a path needs; None where any key will do."""
+def _scopes(asked: Asked) -> tuple[Scope, ...]:
+    """The scopes of which a path needs one; none where any key will do."""
     if asked.path in _ANY_KEY:
-        return None
+        return ()
     if asked.path == "/v1/streams" and asked.method == "WEBSOCKET":
-        return Scope.STREAM
+        return (Scope.STREAM,)
+    if asked.path == "/v1/streams" and asked.method == "GET":
+        return (Scope.ADMIN, Scope.STREAM)  # without admin it lists one's own
     if asked.path == "/v1/clips" or asked.path.startswith("/v1/clips/"):
-        return Scope.CLIPS
-    return Scope.ADMIN
+        return (Scope.CLIPS,)
+    return (Scope.ADMIN,)
 
 
 def _host(text: str, default: int | None = None) -> tuple[str, int | None]:

@@ -126,6 +126,11 @@ class Registry:
         """Active streams by id."""
         return {name: slot.session for name, slot in self._named.items() if slot.session}
 
+    def of(self, client: str) -> list[Registered]:
+        """Active streams of one client."""
+        slots = [slot for slot in self._named.values() if slot.client == client]
+        return [slot.session for slot in slots if slot.session]
+
     def drain(self, reason: str) -> None:
         """Admit no one and end every stream, and every connection that has not become one."""
         self.draining = True

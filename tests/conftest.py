@@ -8,6 +8,11 @@ import torch
 torch.set_num_threads(2)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "Write a picture of each state of the console into this folder."
+    parser.addoption("--screenshots", type=Path, default=None, help=words)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The reference material beside the checkout: golden files, data, weights."""

@@ -160,8 +160,9 @@ class LoadInfo(_Answer):
 
 
 class StreamList(_Answer):
-    """Active streams, and the load."""
+    """Active streams, of all clients or the caller's own, and the load."""
 
+    all: bool
     streams: list[StreamInfo]
     load: LoadInfo
 

@@ -118,12 +118,17 @@ async def pull_stream(request: Request, wanted: PullStart, here: Here) -> JSONRe
 
 
 @router.get("", response_model=StreamList, response_model_exclude_unset=True, responses=problems())
-async def list_streams(here: Here) -> dict[str, Any]:
-    """Active streams, and the load: workers there are, those that streams may claim (`limit`), what
-    declared streams claim (`reserved`), and how many were busy lately (`measured`).
+async def list_streams(request: Request, here: Here) -> dict[str, Any]:
+    """Active streams, those of the key alone where it is not one with the scope admin, and the
+    load: workers there are, those that streams may claim (`limit`), what declared streams claim
+    (`reserved`), and how many were busy lately (`measured`).
     """
+    caller: Caller = request.state.caller
+    everyone = here.registry.sessions.values()
+    sessions = everyone if caller.is_admin else here.registry.of(caller.name)
     return {
-        "streams": [s.describe() for s in here.registry.sessions.values()],
+        "all": caller.is_admin,
+        "streams": [s.describe() for s in sessions],
         "load": here.services.capacity.describe(time.perf_counter()),
     }
 

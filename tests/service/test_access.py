@@ -70,6 +70,26 @@ async def welcome(address: str, *offers: str, **options: Any) -> bool:
         return "stream.started" in await found.recv()
 
 
+async def test_a_key_lists_its_own_streams_and_an_operators_all(serve: Serve, data: Path) -> None:
+    scopes = {"one": Scope.STREAM, "two": Scope.STREAM, "boss": Scope.ADMIN}
+    keys = {name: add_key(data, name, (scope,))[1] for name, scope in scopes.items()}
+    address = serve()
+    async with knock(address, additional_headers=bearer(keys["one"])) as socket:
+        await socket.send('{"type": "stream.start", "id": "yard"}')
+        assert "stream.started" in await socket.recv()
+        lists = {
+            name: httpx.get(f"{address}/v1/streams", headers=bearer(key)).json()
+            for name, key in keys.items()
+        }
+    seen = {name: [s["id"] for s in found["streams"]] for name, found in lists.items()}
+    assert seen == {"one": ["yard"], "two": [], "boss": ["yard"]}
+    assert {name: found["all"] for name, found in lists.items()} == {
+        "one": False,
+        "two": False,
+        "boss": True,
+    }
+
+
 def as_subprotocol(key: str) -> str:
     return BEARER_PREFIX + base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
@@ -113,7 +133,7 @@ def test_a_wrong_key_is_no_key(serve: Serve, key: str) -> None:
 @pytest.mark.parametrize(
     ("scope", "allowed"),
     [
-        (Scope.STREAM, {"/v1/models"}),
+        (Scope.STREAM, {"/v1/models", "/v1/streams"}),
         (Scope.CLIPS, {"/v1/models", "/v1/clips"}),
         (Scope.ADMIN, {"/v1/models", "/v1/streams"}),
     ],

@@ -333,6 +333,10 @@ class Network:
         self._server.close()
         self.cut()
 
+    def move(self, address: str) -> None:
+        """From now on lead to another server."""
+        self._port, self.whole = int(address.rpartition(":")[2]), True
+
     def cut(self) -> None:
         """Every connection breaks; none is made before `whole` is true again."""
         self.whole = False
