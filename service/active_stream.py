@@ -232,11 +232,15 @@ class ActiveStream:
         stages = t.model_dump()
         for stage, ms in stages.items():
             m.stage.labels(model, stage).observe(ms / 1000)
-        m.latency.labels(model).observe(sum(stages.values()) / 1000)
+        latency = sum(stages.values())
+        m.latency.labels(model).observe(latency / 1000)
+        if self._options.deadline_ms is not None:
+            m.deadline.labels(model).observe(latency / self._options.deadline_ms)
         m.bops.labels(model, "anchor" if meta.is_anchor else "residual").inc(meta.bops.frame)
         m.baseline.labels(model).inc(meta.bops.w8a8)
         m.policy_bops.labels(model).inc(meta.bops.policy)
         m.active.labels(model).observe(meta.active_fraction)
+        m.bits.labels(model).observe(meta.mean_bits)
         m.frames.labels(model, "inferred").inc()
         if meta.anchor_reason is not None:
             m.anchors.labels(model, meta.anchor_reason).inc()

@@ -15,13 +15,16 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.protocol import Close
+
 __all__ = ["Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.02, 0.033, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
+_DEADLINES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 5.0)
+_BITS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 _MAX_LAYERS = 64
+_REFUSALS = ("capacity", "full", "too_much")
 
 
 class Metrics:
@@ -48,6 +51,12 @@ class Metrics:
         self.dropped = counter("frames_dropped", "Frames without result", "model", "reason")
         self.stage = histogram("stage_duration_seconds", "Time in a stage", "model", "stage")
         self.latency = histogram("e2e_latency_seconds", "Frame received to result ready", "model")
+        self.deadline = histogram(
+            "deadline_ratio",
+            "Latency as a share of the deadline, where a stream has one",
+            "model",
+            buckets=_DEADLINES,
+        )
         self.anchors = counter("anchors", "Frames run as ResQ keyframes", "model", "reason")
         self.bops = counter("bops", "Bit operations of the network", "model", "frame_type")
         self.baseline = counter("bops_baseline", "Bit operations at W8A8", "model")
@@ -55,6 +64,7 @@ class Metrics:
         self.active = histogram(
             "active_pixel_ratio", "Output pixels computed", "model", buckets=_RATIOS
         )
+        self.bits = histogram("mean_bits", "Mean bits of a frame", "model", buckets=_BITS)
         self.layer_bits = gauge(
             "layer_bits", "Mean bits in a late residual frame, largest layers", "model", "layer"
         )
@@ -69,9 +79,15 @@ class Metrics:
         self.measured = gauge("load_measured", "Workers that live streams kept busy lately")
         self.degradation = gauge("degradation_level", "What declared streams are degraded to")
         self.closes = counter("ws_closes", "WebSocket closes by the server", "code")
+        self.ready = gauge("ready", "1 where /readyz answers 200, else 0")
         self.decoders = gauge("decoder_processes", "Decoder processes of streams and clips now")
         gauge("build_info", "Which version runs", "version").labels(version("resq")).set(1)
         ProcessCollector(registry=self.registry)
+        # a counter that begins with its first event hides that event from rate()
+        for refusal in _REFUSALS:
+            self.rejects.labels(refusal)
+        for code in Close:
+            self.closes.labels(str(int(code)))
 
     def show_layers(self, model: str, layers: Sequence[dict[str, Any]]) -> None:
         """Note the bits of a residual frame's layers; of a large network those with most MACs."""

@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from service.engine import StepOutput, StreamSpec
 from service.local_engine import LocalEngine, LocalStream, Model
 from service.pictures import Picture
 from service.server import Server, running
+from tests.service.prometheus import Prometheus, StartPrometheus
 
 SIZE = (48, 64)
 
@@ -168,6 +169,17 @@ def serve(engine: SlowEngine, tmp_path: Path) -> Iterator[Callable[..., str]]:
             given |= settings  # tests ask again and again
             server = Server(Config(**given), engine, log_level="warning")
             return stack.enter_context(running(server))
+
+        yield start
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
+    """Start a Prometheus that scrapes an address; it ends with the test."""
+    with ExitStack() as stack:
+
+        def start(target: str, *rules: Path) -> Prometheus:
+            return stack.enter_context(closing(Prometheus(tmp_path, target, rules)))
 
         yield start
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -19,75 +15,16 @@ from websockets.exceptions import ConnectionClosed
 from service.messages import StreamStart
 from service.metrics import Metrics
 from tests.service.conftest import colour, encoded
+from tests.service.prometheus import StartPrometheus, needs_prometheus
 from tests.service.test_clips import clip_bytes, finished, post
 from tests.service.test_resume import text, vanish
 from tests.service.test_streams import eventually, metric, raw, talk
 
 Serve = Callable[..., str]
-LOSSLESS = StreamStart(mode="lossless")
+LOSSLESS = StreamStart(mode="lossless", deadline_ms=60_000)
 SAVING = "1 - sum(rate(resq_bops_total[1m])) / sum(rate(resq_bops_baseline_total[1m]))"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None or shutil.which("promtool") is None,
-    reason="Prometheus is not installed (Debian: apt-get install prometheus)",
-)
-
-
-class Prometheus:
-    """A running one. address: of its HTTP interface. target: what it scrapes."""
-
-    def __init__(self, folder: Path, target: str) -> None:
-        host = target.removeprefix("http://")
-        config = folder / "prometheus.yml"
-        config.write_text(
-            "global: {scrape_interval: 250ms, scrape_timeout: 250ms}\n"
-            f"scrape_configs: [{{job_name: resq, static_configs: [{{targets: ['{host}']}}]}}]\n"
-        )
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
-        self._log = (folder / "prometheus.log").open("wb")
-        self._process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={config}",
-                f"--storage.tsdb.path={folder / 'tsdb'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples that an expression gives now."""
-        try:
-            answer = httpx.get(f"{self.address}/api/v1/query", params={"query": expression})
-        except httpx.TransportError:  # it has not begun to listen
-            return []
-        if answer.status_code == 503:  # it is starting
-            return []
-        body = answer.json()
-        assert body["status"] == "success", body
-        found: list[dict[str, Any]] = body["data"]["result"]
-        return found
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
-        self._log.close()
-
-
-@pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[Callable[[str], Prometheus]]:
-    running: list[Prometheus] = []
-
-    def start(target: str) -> Prometheus:
-        running.append(Prometheus(tmp_path, target))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.close()
+pytestmark = needs_prometheus
 
 
 def families() -> set[str]:
@@ -117,9 +54,7 @@ async def everything(address: str) -> None:
     await eventually(lambda: metric(address, "resq_cache_evictions_total") == 1, 60)
 
 
-async def test_prometheus_scrapes_every_metric(
-    serve: Serve, prometheus: Callable[[str], Prometheus]
-) -> None:
+async def test_prometheus_scrapes_every_metric(serve: Serve, prometheus: StartPrometheus) -> None:
     address = serve(max_streams=1, idle_timeout=1.0)
     server = prometheus(address)
     await eventually(lambda: bool(server.query("up == 1")), 30)
@@ -160,5 +95,7 @@ async def test_promtool_finds_nothing_to_mend(serve: Serve) -> None:
     checked = await asyncio.to_thread(check_metrics, exposed)
     # the widths of numbers, not an amount of data; the contract has the name
     assert checked.stderr.splitlines() == [
-        'resq_layer_bits use base unit "bytes" instead of "bits"'
+        'resq_layer_bits use base unit "bytes" instead of "bits"',
+        'resq_mean_bits use base unit "bytes" instead of "bits"',
+        'resq_mean_bits_created use base unit "bytes" instead of "bits"',
     ]
