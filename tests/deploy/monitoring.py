@@ -10,7 +10,7 @@ from typing import Any
 import promql_parser as promql
 import yaml
 
-__all__ = ["DASHBOARD", "RULES", "alerts", "compared", "dashboard", "names", "queries", "rules"]
+__all__ = ["DASHBOARD", "RULES", "dashboard", "names", "queries", "rules"]
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "docker/prometheus/rules.yml"
