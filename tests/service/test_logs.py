@@ -101,7 +101,8 @@ def test_lines_of_json_say_what_they_are_about(tmp_path: Path) -> None:
 def test_every_line_of_a_stream_says_so_and_none_holds_a_frame_or_a_secret(tmp_path: Path) -> None:
     """At `debug`, where libraries would log messages: refusals, a lost decoder, a resumed one."""
     key, log = add_key(tmp_path / "data", "wall", tuple(Scope))[1], tmp_path / "log"
-    with server(log, log_format="json", log_level="debug", data_dir=tmp_path / "data") as address:
+    settings = {"log_format": "json", "log_level": "debug", "data_dir": tmp_path / "data"}
+    with server(log, **settings, decoders=0) as address:  # no spare is killed along
         tokens = asyncio.run(_adventures(address, {"authorization": f"Bearer {key}"}))
     whole = log.read_text("utf-8")
     lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
