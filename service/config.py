@@ -266,14 +266,15 @@ def doubtful_variables() -> list[str]:
 def _problem(found: ErrorDetails, origins: dict[str, str]) -> str:
     name = str(found["loc"][0])
     shown = "" if name in SECRET else f" is {_short(redact(repr(found['input'])))}"
-    return f"{origins.get(name, name)}{shown}: {_expected(found)}"
+    return f"{origins.get(name, name)}{shown}: {redact(_expected(found))}"
 
 
 def _expected(found: ErrorDetails) -> str:
     if found["type"] == "path_type":
         return "input should be a path"
-    error = found.get("ctx", {}).get("error")  # of our own validators
-    return str(error) if error is not None else found["msg"].replace("Input", "input", 1)
+    if found["type"] == "value_error":  # of our own validators
+        return str(found["ctx"]["error"])
+    return found["msg"].replace("Input", "input", 1)
 
 
 def _short(value: object) -> str:

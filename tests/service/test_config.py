@@ -121,6 +121,15 @@ def test_no_login_of_a_url_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "ftp://…@collector/" in str(caught.value)
 
 
+def test_what_was_expected_is_said_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESQ_TRACES", "collector")
+    monkeypatch.setenv("RESQ_DEGRADE", "Sleep")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None)
+    assert "RESQ_TRACES is 'collector': input should be a valid URL" in str(caught.value)
+    assert "RESQ_DEGRADE is 'Sleep': 'sleep' in it; expected period" in str(caught.value)
+
+
 def test_a_long_value_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESQ_PORT", "x" * 9999)
     with pytest.raises(ConfigError, match=r"RESQ_PORT is 'x+…: input") as caught:

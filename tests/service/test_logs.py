@@ -102,8 +102,10 @@ def test_every_line_of_a_stream_says_so_and_none_holds_a_frame_or_a_secret(tmp_p
     """At `debug`, where libraries would log messages: refusals, a lost decoder, a resumed one."""
     key, log = add_key(tmp_path / "data", "wall", tuple(Scope))[1], tmp_path / "log"
     settings = {"log_format": "json", "log_level": "debug", "data_dir": tmp_path / "data"}
-    with server(log, **settings, decoders=0) as address:  # no spare is killed along
-        tokens = asyncio.run(_adventures(address, {"authorization": f"Bearer {key}"}))
+    bearer = {"authorization": f"Bearer {key}"}
+    with server(log, **settings, decoders=0, allowed_hosts="127.0.0.1") as address:
+        tokens = asyncio.run(_adventures(address, bearer))
+        _pull_from_nowhere(address, bearer)
     whole = log.read_text("utf-8")
     lines: list[dict[str, Any]] = [json.loads(line) for line in whole.splitlines()]
 
@@ -124,6 +126,10 @@ def test_every_line_of_a_stream_says_so_and_none_holds_a_frame_or_a_secret(tmp_p
     assert (started["request"], started["key_name"]) == ("second", "wall")
     assert only("stream resumed", stream="back")["request"] == "third"
     assert only("stream ended", stream="back")["request"] == "third"
+    away = next(line for line in lines if line["message"] == "source lost")
+    assert (away["stream"], away["request"], away["level"]) == ("pulled", "fourth", "warning")
+    assert "does not answer" in away["why"]
+    assert "hush" not in whole
     assert any(line["level"] == "debug" for line in lines)
     for secret, part in ((key.split("_")[2], 12), *((token, 6) for token in tokens)):
         assert not any(secret[i : i + part] in whole for i in range(len(secret) - part))
@@ -146,7 +152,7 @@ async def _adventures(address: str, bearer: dict[str, str]) -> list[str]:
         tokens = [(await text(stream))["resume"].removeprefix("resume_")]
         await stream.send(image(0))
         await result(stream)
-        for child in psutil.Process().children():
+        for child in psutil.Process().children():  # the server; it keeps no spare decoders
             for decoder in child.children():
                 decoder.kill()
         await stream.send(image(1))
@@ -159,6 +165,20 @@ async def _adventures(address: str, bearer: dict[str, str]) -> list[str]:
         await stream.send(json.dumps({"type": "stream.end"}))
         await until_closed(stream)
     return [*tokens, token.removeprefix("resume_")]
+
+
+def _pull_from_nowhere(address: str, bearer: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    wanted = {"url": f"http://me:hush@127.0.0.1:{port}/a?token=hush", "id": "pulled"}
+    headers = bearer | {"x-request-id": "fourth"}
+    with httpx.Client(base_url=address, headers=headers) as client:
+        assert client.post("/v1/streams", json=wanted).status_code == 201
+        deadline = time.monotonic() + 30
+        while client.get("/v1/streams/pulled").json()["source"]["state"] != "retrying":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert client.delete("/v1/streams/pulled").status_code == 204
 
 
 def test_a_level_leaves_the_rest_out(tmp_path: Path) -> None:
