@@ -62,7 +62,7 @@ def create_app(config: Config, engine: Engine) -> FastAPI:
 
     Raises:
         StoreError: see `JobStore`.
-        ConfigError: see `Access` and `open_traces`.
+        ConfigError: see `Access`.
     """
     access = Access(config)
     url = config.database_url

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resq_core.backends import Backend
 from resq_core.backends.machine import usable_cores
+from service.config_file import read_file
 from service.degrade import Measure
 from service.logs import LogFormat, LogLevel
 from service.outbound import parse_hosts
+from service.redaction import redact
 
 __all__ = [
     "PREFIX",
@@ -35,7 +37,8 @@ PREFIX = "RESQ_"
 SECRET = frozenset({"database_url"})
 """Settings whose values are never shown."""
 _MIB = 1 << 20
-_MAX_FILE = 64 << 10
+_MAX_SHOWN = 80  # characters of a wrong value
+_EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
 class ConfigError(ValueError):
@@ -70,6 +73,16 @@ def _hosts(value: object) -> object:
     return parse_hosts(value) if isinstance(value, str) else value
 
 
+def _exportable(value: HttpUrl) -> HttpUrl:
+    try:
+        found = find_spec(_EXPORTER)
+    except ImportError:
+        found = None
+    if found is None:
+        raise ValueError("traces need OpenTelemetry: pip install 'resq[otel]'")
+    return value
+
+
 class Config(BaseSettings):
     """Settings with their defaults. Times are seconds, sizes bytes unless the name says else."""
 
@@ -93,11 +106,11 @@ class Config(BaseSettings):
     """What is logged: debug, info, warning or error, and what is worse."""
     log_format: LogFormat = LogFormat.TEXT
     """text for people; json for programs, an object a line."""
-    traces: HttpUrl | None = None
-    """Address of an OpenTelemetry collector (OTLP over HTTP) that gets traces; needs the extra
-    `otel`."""
+    traces: Annotated[HttpUrl, AfterValidator(_exportable)] | None = None
+    """Address of an OpenTelemetry collector (OTLP over HTTP) that gets traces, with its path, such
+    as http://collector:4318/v1/traces; needs the extra `otel`."""
     traces_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the connections and requests that are traced, 0 to 1."""
+    """Share of the requests, connections and frames that are traced."""
     capacity: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Share of the workers' time that streams may claim which declare their rate."""
     degrade: Annotated[tuple[Measure, ...], NoDecode, BeforeValidator(_measures)] = ()
@@ -219,7 +232,7 @@ def load_settings(file: Path | None, **given: Any) -> Settings:
     file = file or (Path(named) if named else None)
     problems: list[str] = []
     origins: dict[str, str] = {}
-    in_file = {} if file is None else _read(file, problems)
+    in_file = {} if file is None else read_file(file, Config.model_fields, problems)
     environment = {name.upper() for name in os.environ}
     values: dict[str, Any] = {}
     for name in Config.model_fields:
@@ -250,32 +263,20 @@ def doubtful_variables() -> list[str]:
     return words
 
 
-def _read(file: Path, problems: list[str]) -> dict[str, Any]:
-    """A file's settings; what is wrong with it joins the problems."""
-    try:
-        with file.open("rb") as source:
-            text = source.read(_MAX_FILE + 1)
-        if len(text) > _MAX_FILE:
-            raise ConfigError(f"{file} is larger than {_MAX_FILE >> 10} KiB, no file of settings")
-        found = tomllib.loads(text.decode("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not TOML: {error}") from error
-    values = {}
-    for name, value in found.items():
-        if name not in Config.model_fields:
-            near = get_close_matches(name, Config.model_fields, 1)
-            hint = f"did you mean {near[0]}?" if near else "no setting has this name"
-            problems.append(f"{name} in {file}: {hint}")
-        elif isinstance(value, list) and all(isinstance(part, str) for part in value):
-            values[name] = ",".join(value)  # as in a variable
-        else:
-            values[name] = value
-    return values
-
-
 def _problem(found: ErrorDetails, origins: dict[str, str]) -> str:
     name = str(found["loc"][0])
-    value = "" if name in SECRET else f" is {found['input']!r}"
-    return f"{origins.get(name, name)}{value}: {found['msg'].lower()}"
+    shown = "" if name in SECRET else f" is {_short(redact(repr(found['input'])))}"
+    return f"{origins.get(name, name)}{shown}: {redact(_expected(found))}"
+
+
+def _expected(found: ErrorDetails) -> str:
+    if found["type"] == "path_type":
+        return "input should be a path"
+    if found["type"] == "value_error":  # of our own validators
+        return str(found["ctx"]["error"])
+    return found["msg"].replace("Input", "input", 1)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

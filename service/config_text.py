@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import HttpUrl
 
 from service.config import PREFIX, SECRET, Config, Settings
+from service.redaction import redact
 
 __all__ = ["example", "in_force"]
 
@@ -42,8 +43,10 @@ def in_force(settings: Settings) -> str:
             lines.append(f"# {name} is not set")
         elif name in SECRET:
             lines.append(f"# {name} is set, not shown  # {origin}")
+        elif (shown := redact(_toml(value))) != _toml(value):
+            lines.append(f"# {name} = {shown}, not shown as a whole  # {origin}")
         else:
-            lines.append(f"{name} = {_toml(value)}  # {origin}")
+            lines.append(f"{name} = {shown}  # {origin}")
     return "\n".join(lines) + "\n"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
+from service.logs import about
 from service.protocol import Close
 from service.transport import Disconnected, Stop, Transport
 
@@ -20,10 +21,12 @@ class Connection:
     Attributes:
         transport: of the client.
         over: set when nothing more is sent or received here.
+        request: its id in logs; empty where nobody connected.
     """
 
     def __init__(self, transport: Transport) -> None:
         self.transport, self.over = transport, asyncio.Event()
+        self.request = about().get("request", "")
 
     async def farewell(self, stop: Stop, words: Sequence[str]) -> None:
         """Say some last words and close; bounded however the client reads.

@@ -18,6 +18,7 @@ from service.decoder_process import DecoderPool, StreamDecoder
 from service.pictures import DecodeError, Limits, Picture, decode_rgb
 from service.protocol import Flags, Frame
 from service.queues import Closed, Queue
+from service.threads import in_thread
 
 __all__ = ["Intake", "Ready"]
 
@@ -83,8 +84,7 @@ class Intake:
     async def open(self) -> None:
         """Have a decoder ready before the first frame. Raises DecoderLost."""
         if self._decoder is not None:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, self._decoder.open)
+            await in_thread(self._thread, self._decoder.open)
 
     def take(self, frame: Frame) -> None:
         """A frame arrived; never waits."""
@@ -143,9 +143,8 @@ class Intake:
     async def _decode(self, arrival: _Arrival) -> None:
         frame, start = arrival.frame, time.perf_counter()
         self._held[frame.seq] = arrival
-        loop = asyncio.get_running_loop()
         try:
-            pictures = await loop.run_in_executor(self._thread, self._pictures_of, frame)
+            pictures = await in_thread(self._thread, self._pictures_of, frame)
         except DecodeError as error:
             self._drop(frame.seq, error.reason, str(error))
             del self._held[frame.seq]
@@ -185,8 +184,7 @@ class Intake:
     async def _finish(self) -> None:
         if self._codec is not None and self._decoder is not None:
             start = time.perf_counter()
-            loop = asyncio.get_running_loop()
-            for picture in await loop.run_in_executor(self._thread, self._decoder.flush):
+            for picture in await in_thread(self._thread, self._decoder.flush):
                 await self._hand_out(picture, start)
         self._drop_held("no_picture")
 

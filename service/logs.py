@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +24,8 @@ __all__ = ["LogFormat", "LogLevel", "about", "note", "noted", "set_up_logs"]
 
 _about: ContextVar[Mapping[str, str]] = ContextVar("resq_about")
 _NAMES = (None, "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+# with these a client could write lines of its own
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ACCESS = ("client", "method", "path", "http_version", "status")  # uvicorn's arguments
 
 
@@ -70,14 +74,24 @@ def set_up_logs(level: LogLevel, form: LogFormat) -> None:
         logger.handlers = [handler] if name is None else []
         logger.propagate = True
         logger.setLevel(level.upper())
+    logging.getLogger("uvicorn.access").addFilter(_keep_access)
+    logging.captureWarnings(True)
     redact_logs()
+
+
+def _keep_access(record: logging.LogRecord) -> bool:
+    """Keep what a line of the access log is made of, before it is one text."""
+    if isinstance(record.args, tuple) and len(record.args) == len(_ACCESS):
+        record.access = dict(zip(_ACCESS, record.args, strict=True))
+    return True
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        facts = "".join(f" {name}={value}" for name, value in _facts(record).items())
-        line = f"{_time(record)} {record.levelname:7} {record.name}: {record.getMessage()}{facts}"
-        return line + (f"\n{record.exc_text}" if record.exc_text else "")
+        said = record.getMessage().strip()
+        said += "".join(f" {name}={value}" for name, value in _facts(record).items())
+        line = f"{_time(record)} {record.levelname:7} {record.name}: {_BREAKS.sub(_escape, said)}"
+        return line + (f"\n{textwrap.indent(record.exc_text, '  ')}" if record.exc_text else "")
 
 
 class _Json(logging.Formatter):
@@ -89,17 +103,20 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
             **_facts(record),
         }
-        if record.name == "uvicorn.access" and len(record.args or ()) == len(_ACCESS):
-            line |= dict(zip(_ACCESS, record.args or (), strict=True))
+        line |= {name: redact(value) for name, value in getattr(record, "access", {}).items()}
         if record.exc_text:
             line["exception"] = record.exc_text
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return json.dumps(line, default=str)
 
 
 def _facts(record: logging.LogRecord) -> dict[str, Any]:
     """What it is about, and the facts that came with it, as `extra={"facts": {…}}`."""
     facts = {**about(), **getattr(record, "facts", {})}
     return {name: redact(value) for name, value in facts.items()}
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +23,12 @@ from service.source_feed import Feed, SourceError
 from service.source_http import open_http
 from service.source_reader import SourceReader
 from service.source_rtsp import open_rtsp
+from service.threads import in_thread
 from service.wire import Flags, Frame, Kind
 
 __all__ = ["Opened", "Pull"]
 
+_log = logging.getLogger("resq.pulls")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _GOOD_SECONDS = 60.0  # of frames, after which a failure is a new one
 _ALIVE = '{"type":"stream.update"}'
@@ -158,6 +161,8 @@ class Pull:
                 wait = _FIRST_WAIT
             pause = wait * random.uniform(0.5, 1.0)
             self._state, self._next_try = "retrying", round(time.time() + pause, 3)
+            facts = {"why": self._error, "next_try_seconds": round(pause, 1)}
+            _log.warning("source lost", extra={"facts": facts})
             await asyncio.sleep(pause)
             wait = min(2 * wait, _LONGEST_WAIT)
         self._state = "ended"
@@ -165,17 +170,16 @@ class Pull:
 
     async def _read(self) -> bool:
         """One connection, to its end; whether that is the end of a finite source."""
-        loop = asyncio.get_running_loop()
         seconds = self._services.config.source_timeout
         async with asyncio.timeout(2 * seconds):  # redirects included
             feed = await self._connect(seconds)
         reader = SourceReader(self._services.decoders, self._limits, seconds)
         try:
-            await loop.run_in_executor(self._thread, reader.open, feed)
+            await in_thread(self._thread, reader.open, feed)
             feed.handed_over()
             self._connections += 1
             flags = Flags.DISCONT | Flags.ANCHOR if self._seq else Flags.NONE
-            while (frame := await loop.run_in_executor(self._thread, reader.next)) is not None:
+            while (frame := await in_thread(self._thread, reader.next)) is not None:
                 self._state = "running"
                 await self._frames.put((frame, flags))
                 flags = Flags.NONE

@@ -8,23 +8,28 @@ import re
 __all__ = ["Redaction", "redact", "redact_logs"]
 
 # our keys, whole or mistyped, as they are or as a subprotocol, what resumes a stream, and whatever
-# else is a bearer's
+# else is a bearer's or a login
 _SECRETS = re.compile(
-    r"(resq_[0-9A-Fa-f]{1,16}_|resq\.bearer\.|\bresume_|\bbearer\s+)[^\s,;\"'&]+", re.I
+    r"(resq_[0-9A-Fa-f]{1,16}_|resq\.bearer\.|\bresume_|\bbearer\s+|"
+    r"\bauthorization\W{1,6}basic\s+)[^\s,;\"'&]+",
+    re.I,
 )
-_LOGINS = re.compile(r"(?<=://)[^\s/@]+@")  # of a URL
+_LOGINS = re.compile(r"(?<=://)[^\s/?#\"']+@")  # of a URL
+_QUERIES = re.compile(  # of a URL as well, by how they are named
+    r"([?&][^\s=&]*(?:key|token|secret|pass|pwd|auth|cred|signature)[^\s=&]*=)[^\s&\"']+",
+    re.I,
+)
 
 _TALKATIVE = ("httpx", "httpcore")
 
 
 class Redaction(logging.Filter):
-    """Replaces secrets in messages, their arguments and tracebacks."""
+    """Replaces secrets in messages, whole with their arguments, and in tracebacks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record; it always passes."""
-        record.msg = str(redact(record.msg))
-        if isinstance(record.args, tuple):
-            record.args = tuple(redact(value) for value in record.args)
+        # not the format and each argument: a secret may begin in one and end in the other
+        record.msg, record.args = str(redact(_message(record))), ()
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
@@ -51,5 +56,12 @@ def redact(value: object) -> object:
     if isinstance(value, (int, float)):  # a format may need the number
         return value
     text = str(value)
-    clean = _LOGINS.sub("…@", _SECRETS.sub(r"\1…", text))
+    clean = _QUERIES.sub(r"\1…", _LOGINS.sub("…@", _SECRETS.sub(r"\1…", text)))
     return value if clean == text else clean
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # `logging` would print the arguments as they are
+        return f"a message of {record.module}:{record.lineno} cannot be written: {error}"

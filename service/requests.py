@@ -32,8 +32,7 @@ class Requests:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get(_HEADER, "")
+        given = Headers(scope=scope).get(_HEADER, "")
         name = given if _SANE.fullmatch(given) else secrets.token_hex(8)
 
         async def send_with_id(message: Message) -> None:
@@ -44,10 +43,18 @@ class Requests:
         with noted(request=name):
             if self._traces is None:
                 await self._app(scope, receive, send_with_id)
-                return
-            method = scope.get("method", "WEBSOCKET")
-            with self._traces.request(method, headers, scope["path"]) as span:
-                span.set_attribute("resq.request", name)
-                await self._app(scope, receive, send_with_id)
-                if "route" in scope:  # few names, however many ids
-                    span.update_name(f"{method} {scope['route'].path}")
+            else:
+                await self._traced(self._traces, scope, receive, send_with_id)
+
+    async def _traced(self, traces: Traces, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope.get("method", "WEBSOCKET")
+        with traces.request(method, Headers(scope=scope), scope["path"]) as span:
+
+            async def send_with_status(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    span.set_attribute("http.response.status_code", message["status"])
+                await send(message)
+
+            await self._app(scope, receive, send_with_status)
+            if "route" in scope:  # few names, however many ids
+                span.update_name(f"{method} {scope['route'].path}")

@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from service.access import Access, Asked, Caller
 from service.errors import PROBLEM_TYPE, Problem
+from service.logs import note
 from service.metrics import Metrics
 from service.protocol import BEARER_PREFIX, SUBPROTOCOL, Close
 
@@ -123,6 +124,8 @@ class Guard:
                 await _close(WebSocket(scope, receive, send), problem, metrics)
             return
         scope.setdefault("state", {})["caller"] = caller
+        if caller.key is not None:
+            note(key_name=caller.key.name)
         if scope["type"] == "http":
             limit = None if scope["path"] == _UPLOADS else _MAX_BODY
             receive = _Body(self._access, caller, receive, limit).receive
@@ -205,6 +208,7 @@ async def _close(socket: WebSocket, problem: Problem, metrics: Metrics) -> None:
     code = _CLOSES.get(problem.status, Close.FORBIDDEN)
     metrics.closes.labels(str(int(code))).inc()
     reason = problem.detail.encode()[:_MAX_REASON].decode(errors="ignore")
+    _log.info("stream refused", extra={"facts": {"code": problem.code, "why": problem.detail}})
     offered = SUBPROTOCOL in socket.scope.get("subprotocols", [])
     try:
         await socket.accept(SUBPROTOCOL if offered else None)

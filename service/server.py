@@ -34,6 +34,10 @@ class _WebSocket(WebSocketsSansIOProtocol):
     Uvicorn closes a transport and no more, which waits for the peer until the kernel gives up.
     """
 
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.conn.debug = False  # it logs messages, cut short: parts of frames and of secrets
+
     async def run_asgi(self) -> None:
         await super().run_asgi()
         self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
@@ -87,6 +91,7 @@ class Server(uvicorn.Server):
         context.registry.drain("shutdown")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(context.registry.empty(), _DRAIN_SECONDS)
+        _log.info("drained", extra={"facts": {"streams": len(context.registry.sessions)}})
         await super().shutdown(sockets)
 
 

@@ -127,6 +127,9 @@ class Session:
             if stop is not None:
                 self._note_eviction(start, stop)
                 return stop
+            assert self._connection is not None
+            note(request=self._connection.request)  # it is about this one from now on
+            self._say("stream resumed")
         return stop
 
     def _note_eviction(self, running: ActiveStream, stop: Stop) -> None:
@@ -168,9 +171,7 @@ class Session:
             self._came.clear()
             self._broken = asyncio.get_running_loop().create_future()
             with contextlib.suppress(Disconnected):  # then it waits again
-                stop = await self._begin(running, resumed=True)
-                self._say("stream resumed")
-                return stop
+                return await self._begin(running, resumed=True)
 
     def _leave(self) -> None:
         """Be done with the connection; where another took its place, it is told so."""
@@ -245,6 +246,7 @@ class Session:
             full = isinstance(error, FullError)
             self._services.metrics.rejects.labels("full" if full else "too_much").inc()
             return refuse("full", str(error), close=Close.FULL if full else Close.QUOTA)
+        note(stream=name)
         try:
             self._check_sinks(options, transport)
         except ForbiddenHostError as error:

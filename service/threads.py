@@ -1,11 +1,28 @@
-"""Pools whose threads are all there from the start."""
+"""Work in threads: pools whose threads are all there from the start, and the context of a call."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import ParamSpec, TypeVar
 
-__all__ = ["thread_pool"]
+__all__ = ["in_thread", "thread_pool"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_thread(
+    pool: Executor, call: Callable[P, T], *args: P.args, **named: P.kwargs
+) -> asyncio.Future[T]:
+    """Call it there, in the caller's context: what it logs says what it is about."""
+    context = copy_context()
+    return asyncio.get_running_loop().run_in_executor(
+        pool, lambda: context.run(call, *args, **named)
+    )
 
 
 def thread_pool(count: int, name: str) -> ThreadPoolExecutor:

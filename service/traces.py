@@ -6,6 +6,7 @@ does not fit is dropped. Without an address nothing here runs.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from importlib.metadata import version
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from service.config import Config, ConfigError
+from service.config import Config
 from service.logs import about, noted
 from service.messages import ResultMeta
 
@@ -25,27 +26,20 @@ __all__ = ["Traces", "open_traces"]
 _QUEUE, _BATCH = 2048, 256  # spans
 _EVERY_MS, _EXPORT_SECONDS = 1000, 2.0
 _CLOSE_SECONDS = 2.0
+_SAY_EVERY = 60.0  # seconds
 _STAGES = ("receive", "decode", "queue", "infer", "encode")  # in order, from the frame's arrival
 
 
 def open_traces(config: Config) -> Traces | None:
-    """Where spans of this server go; None without `config.traces`.
-
-    Raises:
-        ConfigError: OpenTelemetry is not installed.
-    """
+    """Where spans of this server go; None without `config.traces`."""
     if config.traces is None:
         return None
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
-    except ImportError as error:
-        raise ConfigError(
-            "RESQ_TRACES is set, and OpenTelemetry is not installed: pip install 'resq[otel]'"
-        ) from error
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+
     provider = TracerProvider(
         # a stranger's traceparent is followed, and does not decide what is kept
         sampler=TraceIdRatioBased(config.traces_ratio),
@@ -60,6 +54,7 @@ def open_traces(config: Config) -> Traces | None:
             schedule_delay_millis=_EVERY_MS,
         )
     )
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(_SELDOM)
     return Traces(provider.get_tracer("resq"), provider)
 
 
@@ -74,15 +69,24 @@ class Traces:
         """A span around one request or connection, part of its caller's trace where there is one;
         what is logged inside carries the trace's id."""
         from opentelemetry.propagate import extract
-        from opentelemetry.trace import SpanKind, format_trace_id
+        from opentelemetry.trace import SpanKind, StatusCode, format_trace_id
 
         with (
             self._tracer.start_as_current_span(
-                name, extract(headers), SpanKind.SERVER, {"url.path": path}
+                name,
+                extract(headers),
+                SpanKind.SERVER,
+                {"url.path": path, "resq.request": about().get("request", "")},
+                record_exception=False,  # its words would leave without redaction
+                set_status_on_exception=False,
             ) as span,
             noted(trace=format_trace_id(span.get_span_context().trace_id)),
         ):
-            yield span
+            try:
+                yield span
+            except Exception as error:
+                span.set_status(StatusCode.ERROR, type(error).__name__)
+                raise
 
     def frame(self, model: str, meta: ResultMeta) -> None:
         """A span of a frame whose result is ready, in a trace of its own that is linked to the
@@ -125,6 +129,25 @@ class Traces:
         closing = Thread(target=self._provider.shutdown, name="resq-traces", daemon=True)
         closing.start()
         closing.join(_CLOSE_SECONDS)
+
+
+class _Seldom(logging.Filter):
+    """Lets one record pass a minute: a collector that is gone is told again with every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is time."""
+        now = time.monotonic()
+        due = now >= self._next
+        if due:
+            self._next = now + _SAY_EVERY
+        return due
+
+
+_SELDOM = _Seldom()
 
 
 def _ns(milliseconds: float) -> int:

@@ -77,6 +77,9 @@ RULES = {
     "only the job store imports SQLAlchemy": lambda p: (
         uses(p, "sqlalchemy") and not inside(p, "service/job_store.py")
     ),
+    "only traces import OpenTelemetry": lambda p: (
+        uses(p, "opentelemetry") and not inside(p, "service/traces.py")
+    ),
     "models, tasks and evaluation know nothing of quantization": lambda p: (
         inside(p, "resq_core/models/", "resq_core/tasks/", "resq_core/evaluation/")
         and uses(p, *QUANTIZATION)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,6 +25,7 @@ from service.transport import Disconnected
 
 __all__ = ["router"]
 
+_log = logging.getLogger("resq.http")
 router = APIRouter(prefix="/v1/streams", tags=["streams"])
 
 
@@ -79,6 +81,8 @@ async def stream(socket: WebSocket, here: Here) -> None:
         code = Close.FULL if full else Close.QUOTA
         here.services.metrics.rejects.labels("full" if full else "too_much").inc()
         here.services.metrics.closes.labels(str(int(code))).inc()
+        facts = {"code": "full" if full else "too_much", "why": str(error)}
+        _log.info("stream refused", extra={"facts": facts})
         await socket.close(int(code), str(error))
         return
     session = Session(here.services, _Socket(socket, caller.is_admin), slot)

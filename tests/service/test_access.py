@@ -477,8 +477,8 @@ async def test_no_log_holds_a_key(tmp_path: Path) -> None:
             server.terminate()
             await server.wait()
     text = log.read_text()
-    assert "Bearer …" in text, "the log is detailed enough to have held one"
-    assert f"{BEARER_PREFIX}…" in text
+    assert "DEBUG" in text, "the log is as detailed as it gets"
+    assert text.count("stream refused") >= 2, "wrong ones were told of"
     for secret in (key, wrong):
         found = secret.split("_")[2]
         assert found[:32] not in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,38 @@ def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: st
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert message in done.stderr
+
+
+def test_serve_prints_what_is_in_force_and_where_it_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "resq.toml"
+    file.write_text("port = 1\nperiod = 2\ncredits = 3\n", "utf-8")
+    monkeypatch.setenv("RESQ_PERIOD", "20")
+    done = resq("serve", "--config", str(file), "--port", "100", "--print-config")
+    assert done.returncode == 0
+    assert {"port": 100, "period": 20, "credits": 3}.items() <= tomllib.loads(done.stdout).items()
+    lines = done.stdout.splitlines()
+    assert "port = 100  # --port" in lines
+    assert "period = 20  # RESQ_PERIOD" in lines
+    assert f"credits = 3  # credits in {file}" in lines
+    assert "max_streams = 8  # default" in lines
+
+
+def test_serve_does_not_start_with_wrong_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "resq.toml"
+    file.write_text("peroid = 8\n", "utf-8")
+    monkeypatch.setenv("RESQ_CREDITS", "0")
+    monkeypatch.setenv("RESQ_CONFIG", str(file))
+    done = resq("serve", "--threads", "-1")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert f"peroid in {file}: did you mean period?" in done.stderr
+    assert "RESQ_CREDITS is '0': " in done.stderr
+    assert "--threads is -1: " in done.stderr
 
 
 @pytest.mark.slow

@@ -66,16 +66,39 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a = = 1", "is not TOML"),
+        ("a = 1\nb = = 1", r"is not TOML: .*line 2"),
+        ("a = 1\nb = '\xff'", r"is not TOML: expected UTF-8 \(at line 2\)"),
+        ("a = " + "[" * 20_000, "nested too deep"),
         ("[server]\nport = 1", "server in .*: no setting has this name"),
         ("x = 1 # " + "y" * 70_000, "is larger than 64 KiB"),
     ],
 )
 def test_a_file_that_is_none(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "resq.toml"
+    file.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=words):
-        load_settings(written(tmp_path, text))
-    with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        load_settings(tmp_path / "missing.toml")
+        load_settings(file)
+
+
+def test_a_file_that_cannot_be_read_hides_no_other_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESQ_PORT", "x")
+    for file, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError) as caught:
+            load_settings(file)
+        first, second = str(caught.value).splitlines()
+        assert first.startswith(f"{file} cannot be read: {why}")
+        assert second.startswith("RESQ_PORT is 'x': ")
+
+
+@pytest.mark.parametrize(
+    "line", ["port = true", "model = ['a', 'b']", "period = 1.5", "model = 2020-01-01"]
+)
+def test_a_value_of_another_kind_is_no_value(tmp_path: Path, line: str) -> None:
+    name = line.split()[0]
+    with pytest.raises(ConfigError, match=f"^{name} in .* is .*: input should"):
+        load_settings(written(tmp_path, line))
 
 
 def test_the_secret_ones_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +106,35 @@ def test_the_secret_ones_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = in_force(load_settings(None))
     assert "hush" not in shown
     assert "database_url" in shown
+
+
+def test_no_login_of_a_url_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESQ_TRACES", "http://me:hush@collector/v1/traces")
+    shown = in_force(load_settings(None))
+    assert "hush" not in shown
+    assert '# traces = "http://…@collector/v1/traces"' in shown
+    file = written(tmp_path, 'traces = "ftp://me:hush@collector/"')
+    monkeypatch.delenv("RESQ_TRACES")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(file)
+    assert "hush" not in str(caught.value)
+    assert "ftp://…@collector/" in str(caught.value)
+
+
+def test_what_was_expected_is_said_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESQ_TRACES", "collector")
+    monkeypatch.setenv("RESQ_DEGRADE", "Sleep")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None)
+    assert "RESQ_TRACES is 'collector': input should be a valid URL" in str(caught.value)
+    assert "RESQ_DEGRADE is 'Sleep': 'sleep' in it; expected period" in str(caught.value)
+
+
+def test_a_long_value_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESQ_PORT", "x" * 9999)
+    with pytest.raises(ConfigError, match=r"RESQ_PORT is 'x+…: input") as caught:
+        load_settings(None)
+    assert len(str(caught.value)) < 250
 
 
 def test_what_is_in_force_can_be_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import gzip
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from service.config import Config, ConfigError
+from service.config import Config
 from service.traces import open_traces
 from tests.service.test_logs import one_frame, server
 
@@ -77,6 +79,7 @@ def test_a_collector_gets_requests_and_frames(tmp_path: Path) -> None:
         assert [link.span_id for link in frame.links] == [connection.span_id]
         assert frame.trace_id != connection.trace_id
         asked = named["GET /v1/clips/{name}"]
+        assert facts(asked)["http.response.status_code"] == 404
         assert asked.trace_id.hex() == "a" * 32
         assert asked.parent_span_id.hex() == "b" * 16
 
@@ -94,7 +97,9 @@ def test_a_collector_that_is_gone_costs_nothing(tmp_path: Path, hangs: bool) -> 
             asyncio.run(one_frame(ours))
             begin = time.monotonic()
         assert time.monotonic() - begin < 15
-        assert "Traceback" not in log.read_text("utf-8")
+        said = log.read_text("utf-8")
+        assert "Traceback" not in said
+        assert said.count("opentelemetry.exporter") == 1, "once a minute is enough"
 
 
 def test_the_share_that_is_kept(tmp_path: Path) -> None:
@@ -105,15 +110,29 @@ def test_the_share_that_is_kept(tmp_path: Path) -> None:
         assert spans == []
 
 
-def test_it_is_said_when_opentelemetry_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_an_exception_says_stays_here() -> None:
+    with collector() as (address, spans):
+        traces = open_traces(Config(traces=address))
+        assert traces is not None
+        with pytest.raises(ValueError, match="hush"), traces.request("GET", {}, "/"):
+            raise ValueError("hush")
+        traces.close()
+    (span,) = spans
+    assert span.status.message == "ValueError"
+    assert "hush" not in str(span)
+
+
+def test_it_is_said_when_opentelemetry_is_missing() -> None:
     assert open_traces(Config()) is None
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name.startswith("opentelemetry"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"pip install 'resq\[otel\]'"):
-        open_traces(Config(traces="http://127.0.0.1:4318/v1/traces"))
+    code = (
+        "import sys; sys.modules['opentelemetry.exporter'] = None\n"
+        "from service.cli import main; main()"
+    )
+    given = {"RESQ_TRACES": "http://127.0.0.1:4318/v1/traces", "RESQ_PORT": "x"}
+    command = [sys.executable, "-c", code, "serve"]
+    done = subprocess.run(
+        command, env=os.environ | given, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 2
+    assert "pip install 'resq[otel]'" in done.stderr
+    assert "RESQ_PORT is 'x'" in done.stderr
