@@ -21,7 +21,7 @@ NEEDS_CHROMIUM = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH"),
 ]
-PATIENCE = 60_000  # ms; a busy machine is slow, and nothing here is a measurement
+PATIENCE = 30_000  # ms; a busy machine is slow, and nothing here is a measurement
 DESKTOP, PHONE = {"width": 1360, "height": 920}, {"width": 360, "height": 740}
 _OPTIONS = ("--disable-gpu", "--disable-dev-shm-usage", "--use-fake-device-for-media-stream")
 _WATCH = """
@@ -32,7 +32,7 @@ _WATCH = """
 _MOST_BYTES = 150_000
 
 
-def draw_camera(path: Path, frames: int = 40) -> Path:
+def draw_camera(path: Path, frames: int = 30) -> Path:
     """Motion JPEG of a drawn street, which Chromium's fake camera plays again and again."""
     street = Street(seed=0, size=(360, 480), camera="static")
     with path.open("wb") as file:
@@ -143,6 +143,7 @@ async def console(
         }
     )
     page = await context.new_page()
+    page.set_default_timeout(PATIENCE)
     await page.add_init_script(_WATCH + script)
     found = Console(page, pictures)
     await page.goto(address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from playwright.async_api import Browser
 from torch import Tensor, nn
 
 import resq_core
@@ -25,6 +26,7 @@ from service.engine import StepOutput, StreamSpec
 from service.local_engine import LocalEngine, LocalStream, Model
 from service.pictures import Picture
 from service.server import Server, running
+from tests.service.browsing import chromium, draw_camera
 
 SIZE = (48, 64)
 
@@ -170,6 +172,25 @@ def serve(engine: SlowEngine, tmp_path: Path) -> Iterator[Callable[..., str]]:
             return stack.enter_context(running(server))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the fake camera of `browser` plays."""
+    return draw_camera(tmp_path_factory.mktemp("camera") / "street.mjpeg")
+
+
+@pytest.fixture
+async def browser(film: Path) -> AsyncIterator[Browser]:
+    async with chromium(film) as found:
+        yield found
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest) -> Path | None:
+    """Where pictures of the console go, if any are wanted."""
+    folder: Path | None = request.config.getoption("--screenshots")
+    return folder
 
 
 def colour(index: int, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:

@@ -1,0 +1,125 @@
+"""Marking in the console: objects to follow, and the person whose pose is wanted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from resq_core.models import STM, build
+from resq_core.pipelines import QuantizedStm, VosClip, quantize_stm
+from service.config import Config
+from service.encoder import VideoWriter
+from service.local_engine import LocalEngine, Model
+from service.server import Server, running
+from tests.resq_core.models.golden import fill
+from tests.service.browsing import NEEDS_CHROMIUM, PATIENCE, Console, console
+from tests.service.test_objects import STM_CARD, scene
+
+pytestmark = NEEDS_CHROMIUM
+Serve = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with an STM of drawn weights: where objects go is chance, where they begin is not."""
+    net = build("stm").eval()
+    assert isinstance(net, STM)
+    fill(net, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
+    model: QuantizedStm = quantize_stm(net, "W8A8->W8A{0,4,8}", period=3)
+    frames = [scene(i) for i in range(4)]
+    model.calibrate([VosClip.of(frames, {1: scene(0)[..., 0] == 220})], samples=2, points=5)
+    engine = LocalEngine({"stm": Model(STM_CARD, lambda: model)})
+    config = Config(model="stm", threads=1, data_dir=tmp_path_factory.mktemp("data"))
+    with ExitStack() as stack:
+        yield stack.enter_context(running(Server(config, engine, log_level="error")))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "square.mp4"
+    with VideoWriter(path, 2, (48, 64)) as video:
+        for i in range(60):
+            video.write(scene(i % 8))
+    return path
+
+
+async def drag(tab: Console, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Over the marks, in parts of the picture."""
+    box = await tab.page.locator("#marks").bounding_box()
+    assert box is not None
+    for act, (x, y) in (("move", start), ("down", start), ("move", end), ("up", end)):
+        if act == "move":
+            await tab.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        else:
+            await getattr(tab.page.mouse, act)()
+
+
+async def test_objects_are_marked_and_followed(
+    address: str, browser: Browser, clip: Path, pictures: Path | None
+) -> None:
+    async with console(browser, address, pictures) as tab:
+        page = tab.page
+        await expect(page.locator("#modelHelp")).to_contain_text("follows objects that you mark")
+        await page.set_input_files("#file", clip)
+        await expect(page.locator("#markWords")).to_contain_text("Mark what to follow")
+        await drag(tab, (0.13, 0.22), (0.37, 0.53))
+        await expect(page.locator("#markWords")).to_contain_text("A box for object 1")
+        await page.click("#markAdd")
+        await page.get_by_label("Brush", exact=True).check()
+        await page.locator("#markSize").fill("6")
+        await drag(tab, (0.6, 0.7), (0.9, 0.7))
+        await tab.state("marking", dark=True)
+        await page.click("#markDone")
+        await tab.runs()
+        await expect(page.locator("#legend")).to_contain_text("object 1", timeout=PATIENCE)
+        await expect(page.locator("#picture")).to_have_attribute("aria-label", re.compile("object"))
+        first = json.loads((await tab.saved("#save")).splitlines()[0])
+        assert first["index"] == 0
+
+        await page.click("#markMore")
+        await expect(page.locator("#marks")).to_be_focused()
+        await page.keyboard.press("Enter")
+        for _ in range(2):
+            await page.keyboard.press("ArrowRight")
+            await page.keyboard.press("ArrowDown")
+        await expect(page.locator("#markWords")).to_contain_text("Enter closes the box")
+        await page.get_by_label("Box", exact=True).check()
+        await page.click("#markDone")
+        await tab.says("Following.")
+        await page.wait_for_timeout(1500)
+        found = [json.loads(line) for line in (await tab.saved("#save")).splitlines()]
+        assert "objects_changed" in {record["anchor_reason"] for record in found}
+        await page.click("#stop")
+        await tab.says("Finished:")
+
+
+async def test_marking_can_be_left(address: str, browser: Browser, clip: Path) -> None:
+    async with console(browser, address) as tab:
+        await tab.says("Choose a source.")
+        await tab.page.set_input_files("#file", clip)
+        await drag(tab, (0.1, 0.1), (0.5, 0.5))
+        await tab.page.click("#markUndo")
+        await tab.page.click("#markDone")
+        await tab.says("Nothing was marked.")
+
+
+async def test_a_pose_is_drawn_and_its_person_chosen(serve: Serve, browser: Browser) -> None:
+    async with console(browser, serve(model="marker")) as tab:
+        page = tab.page
+        await tab.start()
+        await expect(page.locator("#picture")).to_have_attribute(
+            "aria-label", re.compile(r"a pose with \d+ of 15 joints")
+        )
+        await page.click("#markMore")
+        await drag(tab, (0.25, 0.25), (0.5, 0.75))
+        await page.click("#markDone")
+        await tab.says("Following.")
+        await page.wait_for_timeout(1000)
+        found = [json.loads(line) for line in (await tab.saved("#save")).splitlines()]
+        assert "crop_moved" in {record["anchor_reason"] for record in found}
