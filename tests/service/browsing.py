@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import shutil
@@ -64,6 +65,12 @@ class Console:
         """Wait for results."""
         await expect(self.page.locator("#rate")).to_contain_text("results/s", timeout=PATIENCE)
 
+    async def until(self, expression: str) -> None:
+        """Wait until JavaScript comes true; Playwright's own way needs `unsafe-eval`."""
+        async with asyncio.timeout(PATIENCE / 1000):
+            while not await self.page.evaluate(expression):  # noqa: ASYNC110 - the page changes
+                await asyncio.sleep(0.1)
+
     async def use_key(self, key: str) -> None:
         await self.page.fill("#key", key)
         await self.page.press("#key", "Enter")
@@ -77,7 +84,8 @@ class Console:
         async with self.page.expect_download(timeout=PATIENCE) as downloading:
             await self.page.click(button)
         download: Download = await downloading.value
-        return Path(await download.path()).read_bytes()
+        path = Path(await download.path())
+        return await asyncio.to_thread(path.read_bytes)
 
     async def slide(self, control: str, value: float) -> None:
         """Move a slider as a hand would: it says `input`."""

@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 import resq_core
 from resq_core import QuantizedModel
+from resq_core.models import STM, build
+from resq_core.pipelines import QuantizedStm, VosClip, quantize_stm
 from resq_core.zoo import ModelCard
 from service.config import Config
 from service.engine import StepOutput, StreamSpec
 from service.local_engine import LocalEngine, LocalStream, Model
 from service.pictures import Picture
 from service.server import Server, running
+from tests.resq_core.models.golden import fill
 from tests.service.browsing import chromium, draw_camera
 
 SIZE = (48, 64)
@@ -109,6 +112,31 @@ def quantized_pose() -> QuantizedModel:
     torch.manual_seed(0)
     model.calibrate([2 * torch.rand(8, 3, *SIZE).mul(2).sub(1)], samples=6)
     return model
+
+
+STM_CARD = CARD.model_copy(
+    update={"name": "stm", "task": "vos", "architecture": "stm", "classes": (), "palette": ()}
+)
+
+
+@pytest.fixture(scope="session")
+def quantized_stm() -> QuantizedStm:
+    """An STM of drawn weights: where objects go is chance, where they begin is not."""
+    net = build("stm").eval()
+    assert isinstance(net, STM)
+    fill(net, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
+    model = quantize_stm(net, "W8A8->W8A{0,4,8}", period=3)
+    frames = [square(i) for i in range(4)]
+    model.calibrate([VosClip.of(frames, {1: square(0)[..., 0] == 220})], samples=2, points=5)
+    return model
+
+
+def square(index: int) -> NDArray[np.uint8]:
+    """A still ramp with a square that walks."""
+    picture = np.repeat(np.linspace(40, 160, SIZE[1], dtype=np.uint8)[None], SIZE[0], 0)
+    picture = np.repeat(picture[..., None], 3, 2)
+    picture[10:26, 8 + 2 * index : 24 + 2 * index] = (220, 60, 40)
+    return picture
 
 
 class SlowEngine(LocalEngine):

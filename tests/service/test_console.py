@@ -70,7 +70,7 @@ async def test_the_policy_stops_what_is_not_ours(serve: Serve, browser: Browser)
           new Image().src = "http://127.0.0.1:9/leak";
           fetch("http://127.0.0.1:9/leak").catch(() => {});
         }""")
-        await tab.page.wait_for_function("window.violations.length >= 4")
+        await tab.until("window.violations.length >= 4")
         found = await tab.page.evaluate("window.violations.splice(0)")
         stopped = {line.split()[0] for line in found}
         assert stopped >= {"script-src-elem", "frame-src", "img-src", "connect-src"}
@@ -130,9 +130,11 @@ async def test_a_url_is_pulled_by_the_server(
         await expect(page.locator("#sending")).to_contain_text("The server pulls this stream")
         colours = "Array.from(document.getElementById('picture').getContext('2d')"
         colours += ".getImageData(5, 24, 1, 1).data).slice(0, 3).sort().join()"
-        await page.wait_for_function(f"{colours} === '0,0,255'")
+        await tab.until(f"{colours} === '0,0,255'")
         await page.click("nav a[href='#streams']")
-        await expect(page.locator("#streamList")).to_contain_text(f"Pulled from http://{camera.address}/live")
+        await expect(page.locator("#streamList")).to_contain_text(
+            f"Pulled from http://{camera.address}/live"
+        )
         await page.click("nav a[href='#live']")
         await page.click("#stop")
         await tab.says("The stream has ended.")

@@ -46,7 +46,7 @@ async def test_a_clip_from_upload_to_its_video(
         await page.get_by_role("button", name="Show: street.mp4").click()
         await expect(row).to_contain_text("12 of 12")
         await expect(row).to_contain_text("3, ")
-        await page.wait_for_function("document.querySelector('#clipList video')?.videoWidth > 0")
+        await tab.until("document.querySelector('#clipList video')?.videoWidth > 0")
         await tab.state("clips", dark=True)
         lines = (await tab.saved("#clipList button[aria-label^='Results']")).splitlines()
         assert [json.loads(line)["index"] for line in lines] == list(range(12))
@@ -67,7 +67,7 @@ async def test_progress_is_shown(
         await tab.page.click("#clipSend")
         row = tab.page.locator("#clipList li")
         await expect(row.locator(".badge")).to_have_text("running", timeout=PATIENCE)
-        await tab.page.wait_for_function("document.querySelector('#clipList progress').value > 0.1")
+        await tab.until("document.querySelector('#clipList progress').value > 0.1")
         engine.seconds = 0.0
         await expect(row.locator(".badge")).to_have_text("done", timeout=PATIENCE)
 
@@ -86,8 +86,8 @@ async def test_a_file_that_is_no_clip(
 
 
 async def test_a_clip_beyond_the_limit(serve: Serve, browser: Browser, clip: Path) -> None:
-    async with console(browser, serve(max_clip_bytes=1000)) as tab:
+    async with console(browser, serve(max_clip_bytes=1024)) as tab:
         await tab.page.click("nav a[href='#clips']")
         await tab.page.set_input_files("#clipFile", clip)
         await tab.page.click("#clipSend")
-        await tab.says("expected at most 1000 bytes")
+        await tab.says("expected at most 1024 bytes")

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ async def more(tab: Console, count: int) -> list[dict[str, Any]]:
     """The figures of so many further frames."""
     before = len(await records(tab))
     async with asyncio.timeout(PATIENCE / 1000):
-        while len(found := await records(tab)) < before + count:
+        while len(found := await records(tab)) < before + count:  # noqa: ASYNC110 - as it fills
             await asyncio.sleep(0.2)
     return found[before:]
 
@@ -70,7 +71,9 @@ async def test_a_webcam_shows_masks_and_obeys_its_sliders(
         await expect(page.locator("#legend")).to_contain_text("road")
         await expect(page.locator("#legend")).to_contain_text("building")
         await expect(page.locator("#picture")).to_have_attribute("aria-label", re.compile("road"))
-        await expect(page.locator("#bitsPicture")).to_have_attribute("aria-label", re.compile("none"))
+        await expect(page.locator("#bitsPicture")).to_have_attribute(
+            "aria-label", re.compile("none")
+        )
         await expect(page.locator("#sending")).to_contain_text("H.264")
         await more(tab, 120 if pictures else 5)
         await tab.state("live", dark=True)
@@ -78,7 +81,7 @@ async def test_a_webcam_shows_masks_and_obeys_its_sliders(
         await tab.slide("#period", 3)
         await expect(page.locator("#periodOut")).to_have_text("3 frames")
         anchors = [r["index"] for r in await more(tab, 24) if r["is_anchor"]][-5:]
-        assert {b - a for a, b in zip(anchors, anchors[1:], strict=False)} == {3}
+        assert {b - a for a, b in pairwise(anchors)} == {3}
         await tab.slide("#threshold", 0.005)
         fine = bits(await more(tab, 12))
         await tab.slide("#threshold", 0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -11,30 +12,22 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
-from resq_core.models import STM, build
-from resq_core.pipelines import QuantizedStm, VosClip, quantize_stm
+from resq_core.pipelines import QuantizedStm
 from service.config import Config
 from service.encoder import VideoWriter
 from service.local_engine import LocalEngine, Model
 from service.server import Server, running
-from tests.resq_core.models.golden import fill
 from tests.service.browsing import NEEDS_CHROMIUM, PATIENCE, Console, console
-from tests.service.test_objects import STM_CARD, scene
+from tests.service.conftest import STM_CARD, square
 
 pytestmark = NEEDS_CHROMIUM
 Serve = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with an STM of drawn weights: where objects go is chance, where they begin is not."""
-    net = build("stm").eval()
-    assert isinstance(net, STM)
-    fill(net, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
-    model: QuantizedStm = quantize_stm(net, "W8A8->W8A{0,4,8}", period=3)
-    frames = [scene(i) for i in range(4)]
-    model.calibrate([VosClip.of(frames, {1: scene(0)[..., 0] == 220})], samples=2, points=5)
-    engine = LocalEngine({"stm": Model(STM_CARD, lambda: model)})
+def address(quantized_stm: QuantizedStm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that follows objects, badly."""
+    engine = LocalEngine({"stm": Model(STM_CARD, lambda: quantized_stm)})
     config = Config(model="stm", threads=1, data_dir=tmp_path_factory.mktemp("data"))
     with ExitStack() as stack:
         yield stack.enter_context(running(Server(config, engine, log_level="error")))
@@ -45,7 +38,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "square.mp4"
     with VideoWriter(path, 2, (48, 64)) as video:
         for i in range(60):
-            video.write(scene(i % 8))
+            video.write(square(i % 8))
     return path
 
 
@@ -60,6 +53,13 @@ async def drag(tab: Console, start: tuple[float, float], end: tuple[float, float
             await getattr(tab.page.mouse, act)()
 
 
+async def anchored(tab: Console, reason: str) -> None:
+    """Wait for an anchor with that reason."""
+    async with asyncio.timeout(PATIENCE / 1000):
+        while reason.encode() not in await tab.saved("#save"):  # noqa: ASYNC110 - as it fills
+            await asyncio.sleep(0.2)
+
+
 async def test_objects_are_marked_and_followed(
     address: str, browser: Browser, clip: Path, pictures: Path | None
 ) -> None:
@@ -71,7 +71,7 @@ async def test_objects_are_marked_and_followed(
         await drag(tab, (0.13, 0.22), (0.37, 0.53))
         await expect(page.locator("#markWords")).to_contain_text("A box for object 1")
         await page.click("#markAdd")
-        await page.get_by_label("Brush", exact=True).check()
+        await page.get_by_role("radio", name="Brush").check()
         await page.locator("#markSize").fill("6")
         await drag(tab, (0.6, 0.7), (0.9, 0.7))
         await tab.state("marking", dark=True)
@@ -82,19 +82,21 @@ async def test_objects_are_marked_and_followed(
         first = json.loads((await tab.saved("#save")).splitlines()[0])
         assert first["index"] == 0
 
-        await page.click("#markMore")
+        await page.get_by_role("button", name="Add objects").click()
         await expect(page.locator("#marks")).to_be_focused()
+        await page.get_by_role("radio", name="Box").check()
+        await page.locator("#marks").focus()
         await page.keyboard.press("Enter")
         for _ in range(2):
             await page.keyboard.press("ArrowRight")
             await page.keyboard.press("ArrowDown")
         await expect(page.locator("#markWords")).to_contain_text("Enter closes the box")
-        await page.get_by_label("Box", exact=True).check()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#markWords")).to_contain_text("9 by 9 pixels")
         await page.click("#markDone")
         await tab.says("Following.")
-        await page.wait_for_timeout(1500)
-        found = [json.loads(line) for line in (await tab.saved("#save")).splitlines()]
-        assert "objects_changed" in {record["anchor_reason"] for record in found}
+        await anchored(tab, "objects_changed")
+        await expect(page.locator("#legend")).to_contain_text("object 3")
         await page.click("#stop")
         await tab.says("Finished:")
 
@@ -103,6 +105,7 @@ async def test_marking_can_be_left(address: str, browser: Browser, clip: Path) -
     async with console(browser, address) as tab:
         await tab.says("Choose a source.")
         await tab.page.set_input_files("#file", clip)
+        await expect(tab.page.locator("#marks")).to_be_visible()
         await drag(tab, (0.1, 0.1), (0.5, 0.5))
         await tab.page.click("#markUndo")
         await tab.page.click("#markDone")
@@ -117,9 +120,8 @@ async def test_a_pose_is_drawn_and_its_person_chosen(serve: Serve, browser: Brow
             "aria-label", re.compile(r"a pose with \d+ of 15 joints")
         )
         await page.click("#markMore")
+        await expect(page.locator("#marks")).to_be_visible()
         await drag(tab, (0.25, 0.25), (0.5, 0.75))
         await page.click("#markDone")
         await tab.says("Following.")
-        await page.wait_for_timeout(1000)
-        found = [json.loads(line) for line in (await tab.saved("#save")).splitlines()]
-        assert "crop_moved" in {record["anchor_reason"] for record in found}
+        await anchored(tab, "crop_moved")
