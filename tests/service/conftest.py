@@ -115,7 +115,14 @@ def quantized_pose() -> QuantizedModel:
 
 
 STM_CARD = CARD.model_copy(
-    update={"name": "stm", "task": "vos", "architecture": "stm", "classes": (), "palette": ()}
+    update={
+        "name": "stm",
+        "title": "objects, badly",
+        "task": "vos",
+        "architecture": "stm",
+        "classes": (),
+        "palette": (),
+    }
 )
 
 

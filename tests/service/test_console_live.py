@@ -255,6 +255,9 @@ async def test_on_a_phone(street: str, browser: Browser, pictures: Path | None) 
     async with console(browser, street, pictures, **options) as tab:
         await tab.says("Choose a source.")
         await tab.state("phone-idle")
+        box = await tab.page.locator("#urlForm button").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] < PHONE["width"]
         for view in ("clips", "streams", "models", "live"):
             await tab.page.tap(f"nav a[href='#{view}']")
             await expect(tab.page.locator(f"#{view}")).to_be_visible()

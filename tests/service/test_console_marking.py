@@ -13,12 +13,13 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from resq_core.pipelines import QuantizedStm
+from resq_core.world import Street
 from service.config import Config
 from service.encoder import VideoWriter
 from service.local_engine import LocalEngine, Model
 from service.server import Server, running
 from tests.service.browsing import NEEDS_CHROMIUM, PATIENCE, Console, console
-from tests.service.conftest import STM_CARD, square
+from tests.service.conftest import STM_CARD
 
 pytestmark = NEEDS_CHROMIUM
 Serve = Callable[..., str]
@@ -35,10 +36,11 @@ def address(quantized_stm: QuantizedStm, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "square.mp4"
-    with VideoWriter(path, 2, (48, 64)) as video:
-        for i in range(60):
-            video.write(square(i % 8))
+    path = tmp_path_factory.mktemp("clip") / "street.mp4"
+    street = Street(seed=1, size=(240, 320))
+    with VideoWriter(path, 2, street.size) as video:
+        for i in range(20):
+            video.write(street.frame(4 * i).image)
     return path
 
 
@@ -53,13 +55,6 @@ async def drag(tab: Console, start: tuple[float, float], end: tuple[float, float
             await getattr(tab.page.mouse, act)()
 
 
-async def anchored(tab: Console, reason: str) -> None:
-    """Wait for an anchor with that reason."""
-    async with asyncio.timeout(PATIENCE / 1000):
-        while reason.encode() not in await tab.saved("#save"):  # noqa: ASYNC110 - as it fills
-            await asyncio.sleep(0.2)
-
-
 async def test_objects_are_marked_and_followed(
     address: str, browser: Browser, clip: Path, pictures: Path | None
 ) -> None:
@@ -72,7 +67,7 @@ async def test_objects_are_marked_and_followed(
         await expect(page.locator("#markWords")).to_contain_text("A box for object 1")
         await page.click("#markAdd")
         await page.get_by_role("radio", name="Brush").check()
-        await page.locator("#markSize").fill("6")
+        await page.locator("#markSize").fill("16")
         await drag(tab, (0.6, 0.7), (0.9, 0.7))
         await tab.state("marking", dark=True)
         await page.click("#markDone")
@@ -95,8 +90,8 @@ async def test_objects_are_marked_and_followed(
         await expect(page.locator("#markWords")).to_contain_text("9 by 9 pixels")
         await page.click("#markDone")
         await tab.says("Following.")
-        await anchored(tab, "objects_changed")
-        await expect(page.locator("#legend")).to_contain_text("object 3")
+        await expect(page.locator("#legend")).to_contain_text("object 3", timeout=PATIENCE)
+        await tab.state("objects")
         await page.click("#stop")
         await tab.says("Finished:")
 
@@ -124,4 +119,6 @@ async def test_a_pose_is_drawn_and_its_person_chosen(serve: Serve, browser: Brow
         await drag(tab, (0.25, 0.25), (0.5, 0.75))
         await page.click("#markDone")
         await tab.says("Following.")
-        await anchored(tab, "crop_moved")
+        async with asyncio.timeout(PATIENCE / 1000):
+            while b"crop_moved" not in await tab.saved("#save"):  # noqa: ASYNC110 - as it fills
+                await asyncio.sleep(0.2)
