@@ -210,6 +210,14 @@ def serve(engine: SlowEngine, tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="session")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with the street model."""
+    config = Config(threads=2, decoders=1, data_dir=tmp_path_factory.mktemp("data"))
+    with ExitStack() as stack:
+        yield stack.enter_context(running(Server(config, LocalEngine(), log_level="warning")))
+
+
+@pytest.fixture(scope="session")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the fake camera of `browser` plays."""
     return draw_camera(tmp_path_factory.mktemp("camera") / "street.mjpeg")

@@ -146,13 +146,15 @@ async def test_a_url_is_pulled_by_the_server(
 
 
 async def test_models_show_their_cards(
-    serve: Serve, browser: Browser, pictures: Path | None
+    street: str, browser: Browser, pictures: Path | None
 ) -> None:
-    async with console(browser, serve()) as tab:
+    async with console(browser, street, pictures) as tab:
         await tab.page.click("nav a[href='#models']")
-        card = tab.page.locator("#modelList li[data-name=tiny]")
-        for words in ("strongest colour", "Licence: none", "64×48", "green"):
+        card = tab.page.locator("#modelList li[data-name=street]")
+        for words in ("Street scenes", "Licence: CC BY-NC 4.0", "480×360", "pavement"):
             await expect(card).to_contain_text(words)
+        await card.get_by_text("Data and training").click()
+        await expect(card).to_contain_text("Trained on CamVid")
         await tab.state("models")
 
 

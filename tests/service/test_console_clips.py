@@ -23,18 +23,15 @@ Serve = Callable[..., str]
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "street.mp4"
-    draw_clip(path, Street(seed=1, size=(120, 160)), 12)
+    draw_clip(path, Street(seed=1, size=(240, 320)), 12)
     return path
 
 
 async def test_a_clip_from_upload_to_its_video(
-    serve: Serve, browser: Browser, clip: Path, tmp_path: Path, pictures: Path | None
+    street: str, browser: Browser, clip: Path, pictures: Path | None
 ) -> None:
-    key = add_key(tmp_path / "data", "page", (Scope.CLIPS,))[1]
-    address = serve()
-    async with console(browser, address, pictures) as tab:
+    async with console(browser, street, pictures) as tab:
         page = tab.page
-        await tab.use_key(key)
         await page.click("nav a[href='#clips']")
         await page.set_input_files("#clipFile", clip)
         await page.fill("#clipPeriod", "3")
@@ -47,21 +44,23 @@ async def test_a_clip_from_upload_to_its_video(
         await expect(row).to_contain_text("12 of 12")
         await expect(row).to_contain_text("3, ")
         await tab.until("document.querySelector('#clipList video')?.videoWidth > 0")
+        await page.evaluate("document.querySelector('#clipList video').currentTime = 0.25")
         await tab.state("clips", dark=True)
         lines = (await tab.saved("#clipList button[aria-label^='Results']")).splitlines()
         assert [json.loads(line)["index"] for line in lines] == list(range(12))
         await page.get_by_role("button", name="Delete: street.mp4").click()
         await expect(page.locator("#clipsEmpty")).to_be_visible()
         assert await page.evaluate("document.activeElement.id") == "clipsTitle"
-    clips = httpx.get(f"{address}/v1/clips", headers={"authorization": f"Bearer {key}"}).json()
-    assert clips == {"clips": []}
+    assert httpx.get(f"{street}/v1/clips").json() == {"clips": []}
 
 
-async def test_progress_is_shown(
-    serve: Serve, engine: SlowEngine, browser: Browser, clip: Path
+async def test_progress_is_shown_and_the_video_comes_with_the_key(
+    serve: Serve, engine: SlowEngine, browser: Browser, clip: Path, tmp_path: Path
 ) -> None:
+    key = add_key(tmp_path / "data", "page", (Scope.CLIPS,))[1]
     engine.seconds = 0.3
     async with console(browser, serve()) as tab:
+        await tab.use_key(key)
         await tab.page.click("nav a[href='#clips']")
         await tab.page.set_input_files("#clipFile", clip)
         await tab.page.click("#clipSend")
@@ -70,6 +69,8 @@ async def test_progress_is_shown(
         await tab.until("document.querySelector('#clipList progress').value > 0.1")
         engine.seconds = 0.0
         await expect(row.locator(".badge")).to_have_text("done", timeout=PATIENCE)
+        await tab.page.get_by_role("button", name="Show: street.mp4").click()
+        await tab.until("document.querySelector('#clipList video')?.videoWidth > 0")
 
 
 async def test_a_file_that_is_no_clip(

@@ -6,20 +6,18 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
-import pytest
 from PIL import Image
 from playwright.async_api import Browser, expect
 
 from service.client import connect
 from service.config import Config
-from service.local_engine import LocalEngine
 from service.messages import Outputs, StreamStart
 from service.server import Server, running
 from tests.service.browsing import (
@@ -35,14 +33,6 @@ from tests.service.test_resume import Network
 
 pytestmark = NEEDS_CHROMIUM
 Serve = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with the street model."""
-    config = Config(threads=2, decoders=1, data_dir=tmp_path_factory.mktemp("data"))
-    with ExitStack() as stack:
-        yield stack.enter_context(running(Server(config, LocalEngine(), log_level="warning")))
 
 
 async def records(tab: Console) -> list[dict[str, Any]]:
