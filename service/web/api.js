@@ -53,8 +53,8 @@ export function refusal(status, text) {
 
 export const get = async (path, options) => (await call(path, options)).json();
 
-/** Send a form and say how far it is, which fetch cannot. Throws Refusal. */
-export function upload(path, form, progress, signal) {
+/** Send a file or a form and say how far it is, which fetch cannot. Throws Refusal. */
+export function upload(path, body, progress, signal) {
   return new Promise((done, failed) => {
     const request = new XMLHttpRequest();
     request.open("POST", path);
@@ -67,7 +67,7 @@ export function upload(path, form, progress, signal) {
     request.onerror = () => failed(new Refusal("the upload broke off", 0, "unreachable"));
     request.onabort = () => failed(new Refusal("the upload was stopped", 0, "stopped"));
     signal.addEventListener("abort", () => request.abort());
-    request.send(form);
+    request.send(body);
   });
 }
 

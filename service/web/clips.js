@@ -45,13 +45,10 @@ export class Clips {
     for (const [id, name] of Object.entries({ clipModel: "model", clipPrecision: "precision", clipPeriod: "period", clipThreshold: "threshold" })) {
       if (byId(id).value) query.set(name, byId(id).value);
     }
-    const form = new FormData();
-    form.append("clip", file);
-    if (byId("clipMasks").required) form.append("masks", byId("clipMasks").files[0]);
     this.sending = new AbortController();
     this.progress(0, file);
     try {
-      const job = await upload(`/v1/clips?${query}`, form, (share) => this.progress(share, file), this.sending.signal);
+      const job = await upload(`/v1/clips?${query}`, body(file), (share) => this.progress(share, file), this.sending.signal);
       this.names.set(job.id, file.name);
       say(`${file.name} is on the server. Results appear below as they come.`, "good");
       byId("clipForm").reset();
@@ -123,4 +120,13 @@ export class Clips {
     this.rows.set(job.id, row);
     byId("clipList").prepend(row.element);
   }
+}
+
+/** The clip, with the masks of its first frame where the model wants some. */
+function body(file) {
+  if (!byId("clipMasks").required) return file;
+  const form = new FormData();
+  form.append("clip", file);
+  form.append("masks", byId("clipMasks").files[0]);
+  return form;
 }

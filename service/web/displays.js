@@ -22,6 +22,8 @@ export class Displays {
     this.strip.clear();
     this.layers.clear();
     this.log = [];
+    this.bitMap = null;
+    this.wasAnchor = false;
     this.degraded(null);
   }
 
@@ -30,15 +32,22 @@ export class Displays {
     const { meta } = result;
     this.log.push({ ...meta, blobs: undefined, latency_ms: Math.round(latency) });
     if (this.log.length > KEPT) this.log.shift();
-    const over = this.bits === "over" && result.bitMap ? heat(result.bitMap, true) : null;
-    this.overlay.draw(picture, result, over);
-    if (this.bits === "beside" && result.bitMap) this.drawBeside(picture, result.bitMap);
+    const bitMap = this.steadyBits(meta, result.bitMap);
+    this.overlay.draw(picture, result, this.bits === "over" && bitMap ? heat(bitMap, true) : null);
+    if (this.bits === "beside" && bitMap) this.drawBeside(picture, bitMap);
     if (result.layers) this.layers.add(result.layers);
     this.strip.add({ saving: meta.bops.saving, bits: meta.mean_bits, active: meta.active_fraction, latency, isAnchor: meta.is_anchor });
     this.degraded(meta.degraded);
     put("rate", `${this.strip.rate.toFixed(1)} results/s`);
     put("backend", meta.backend);
     put("count", `frame ${meta.index + 1}`);
+  }
+
+  /** The last residual frame's bits: anchors, which are bright all over, would make it flash. */
+  steadyBits({ is_anchor: isAnchor }, bitMap) {
+    if (!isAnchor || this.wasAnchor || !this.bitMap) this.bitMap = bitMap;
+    this.wasAnchor = isAnchor;
+    return this.bitMap;
   }
 
   drop(count = 1) {

@@ -180,7 +180,7 @@ export class Live {
 
   async mark(picture, wishes) {
     this.set("marking");
-    say("Marking.", "busy");
+    say(wishes.one ? "Waiting for a box." : "Waiting for marks: drag a box around an object, or paint it with the brush.", "busy");
     const marks = await this.marker.begin(picture, { palette: this.vosPalette(), ...wishes });
     return marks;
   }
@@ -205,8 +205,7 @@ export class Live {
       session.update({ add_objects: describe(marks.ids, marks.width, marks.height, marks.found) });
       this.lastId = Math.max(...marks.found);
     }
-    if (marks) await session.sendNow(picture);
-    session.play();
+    session.play(marks ? picture : null);
   }
 
   async beginPull() {

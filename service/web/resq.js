@@ -79,6 +79,7 @@ export class ResqStream {
   constructor({ server = location.origin, key = null, start = {}, patience = 60, renew = true } = {}, handlers = {}) {
     this.url = `${server.replace(/^http/, "ws").replace(/\/$/, "")}/v1/streams`;
     this.protocols = key ? ["resq.v1", bearer(key)] : ["resq.v1"];
+    /** @type {Record<string, any>} */
     this.options = { ...start };
     this.patience = 1000 * patience;
     this.renew = renew;
@@ -102,7 +103,7 @@ export class ResqStream {
     this.arrived = Promise.resolve(); // results are unpacked one after another
     this.lastSent = 0;
     this.heartbeat = setInterval(() => this.sayAlive(), ALIVE_EVERY / 2);
-    this.open();
+    this.socket = this.open();
   }
 
   /** A frame may be sent now. */
@@ -135,7 +136,7 @@ export class ResqStream {
 
   /**
    * Change period, threshold, outputs, a pose's box or objects from the next frame on.
-   * @param {object} changes as `stream.update`
+   * @param {Record<string, any>} changes as `stream.update`
    */
   update(changes) {
     for (const name of ["period", "threshold", "outputs"]) {
@@ -156,9 +157,9 @@ export class ResqStream {
     this.socket.close();
   }
 
+  /** @returns {WebSocket} */
   open() {
     const socket = new WebSocket(this.url, this.protocols);
-    this.socket = socket;
     socket.binaryType = "arraybuffer";
     const start = this.token ? { resume: this.token } : this.options;
     socket.onopen = () => this.text({ type: "stream.start", ...start });
@@ -167,6 +168,11 @@ export class ResqStream {
     };
     socket.onmessage = ({ data }) => later(() => (typeof data === "string" ? this.message(JSON.parse(data)) : this.result(data)));
     socket.onclose = (event) => later(() => this.closed(event));
+    return socket;
+  }
+
+  reopen() {
+    if (!this.over) this.socket = this.open();
   }
 
   text(/** @type {object} */ message) {
@@ -233,7 +239,7 @@ export class ResqStream {
     if (this.maybeComesBack(event.code)) {
       if (!this.brokenAt) this.call("waiting", event.code === SHUTDOWN ? "shutdown" : "broken");
       this.brokenAt ||= Date.now();
-      setTimeout(() => this.over || this.open(), Math.min(FIRST_DELAY * 2 ** this.tries++, LONGEST_DELAY));
+      setTimeout(() => this.reopen(), Math.min(FIRST_DELAY * 2 ** this.tries++, LONGEST_DELAY));
       return;
     }
     this.finish();
@@ -270,6 +276,14 @@ function bearer(/** @type {string} */ key) {
   return `resq.bearer.${btoa(key).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
 
+/**
+ * @param {number} kind
+ * @param {number} flags
+ * @param {number} seq
+ * @param {number} ptsUs
+ * @param {BufferSource} data
+ * @param {object | undefined} meta
+ */
 function pack(kind, flags, seq, ptsUs, data, meta) {
   const bytes = data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   const about = meta ? new TextEncoder().encode(JSON.stringify(meta)) : new Uint8Array();

@@ -18,8 +18,8 @@ export class Session {
     this.displays = displays;
     this.events = events;
     this.sent = new Map(); // seq -> { picture, time }
-    this.paused = false;
-    this.first = null; // a picture that goes out before those of the source
+    this.paused = true; // until the stream has started
+    this.answered = () => {}; // a frame was
   }
 
   /** first: the picture that the objects of a VOS stream were marked on. */
@@ -28,13 +28,12 @@ export class Session {
     const h264 = canUseH264 && (await H264Encoder.isSupported(width, height));
     const output = (coded) => this.sendCoded(coded);
     this.encoder = h264 ? new H264Encoder(output, (error) => this.events.encoderFailed(error)) : new JpegEncoder(output);
-    this.first = first;
     const start = { ...this.options, input: this.encoder.kind };
     const renew = !start.vos; // objects were marked on a picture that is long gone
-    this.stream = new ResqStream({ key: this.key, start, renew }, this.handlers());
+    this.stream = new ResqStream({ key: this.key, start, renew }, this.handlers(first));
   }
 
-  handlers() {
+  handlers(first) {
     const again = (event) => (started) => {
       this.sent.clear();
       this.encoder.restart();
@@ -45,10 +44,9 @@ export class Session {
       started: (started) => {
         this.displays.begin(started);
         this.events.started(started, this.encoder);
-        if (!this.paused) this.source.play();
-        this.source.each(() => this.feed());
         this.source.video.onended = () => this.stream.end();
-        if (this.first) this.encoder.encode(this.first, performance.now());
+        this.play(first);
+        this.source.each(() => this.feed());
       },
       resumed: again("resumed"),
       restarted: again("restarted"),
@@ -71,6 +69,7 @@ export class Session {
   }
 
   async feed() {
+    if (this.paused) return;
     const room = this.encoder.pending + this.sent.size < IN_FLIGHT;
     if (room && this.stream.isReady) await this.encoder.encode(this.source.grab(), performance.now());
   }
@@ -85,11 +84,13 @@ export class Session {
   show(result) {
     const found = this.sent.get(result.meta.seq);
     this.sent.delete(result.meta.seq);
+    this.answered();
     if (found) this.displays.show(found.picture, result, performance.now() - found.time);
   }
 
   drop(seq, reason) {
     this.sent.delete(seq);
+    this.answered();
     this.displays.drop();
     if (reason === "waiting_for_idr" || reason === "overflow") this.encoder.restart();
   }
@@ -104,15 +105,16 @@ export class Session {
     this.source.pause();
   }
 
-  play() {
+  /** Go on; first with a picture that changes were marked on, which no newer one may displace. */
+  async play(marked = null) {
+    if (marked) {
+      await this.stream.ready();
+      if (this.stream.over) return;
+      await this.encoder.encode(marked, performance.now());
+      while (this.sent.size + this.encoder.pending) await new Promise((done) => (this.answered = done));
+    }
     this.paused = false;
     this.source.play();
-  }
-
-  /** Send a picture that is not the source's newest, for changes that were marked on it. */
-  async sendNow(picture) {
-    await this.stream.ready();
-    if (!this.stream.over) await this.encoder.encode(picture, performance.now());
   }
 
   /** The server can still say what came of the stream. */

@@ -63,6 +63,7 @@ export class Marker {
     Object.assign(this, { picture, palette, one, cursor: null, corner: null, past: [] });
     const { width, height } = picture;
     Object.assign(this.canvas, { width, height });
+    this.canvas.style.setProperty("--ratio", width / height);
     this.marks = new Uint8Array(width * height);
     this.ids = [];
     this.canvas.hidden = this.panel.hidden = false;

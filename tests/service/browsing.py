@@ -22,7 +22,7 @@ NEEDS_CHROMIUM = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH"),
 ]
-PATIENCE = 60_000  # ms; a busy machine is slow, and nothing here is a measurement
+PATIENCE = 30_000  # ms; a busy machine is slow, and nothing here is a measurement
 DESKTOP, PHONE = {"width": 1360, "height": 920}, {"width": 360, "height": 740}
 _OPTIONS = ("--disable-gpu", "--disable-dev-shm-usage", "--use-fake-device-for-media-stream")
 _WATCH = """
@@ -33,7 +33,7 @@ _WATCH = """
 _MOST_BYTES = 150_000
 
 
-def draw_camera(path: Path, frames: int = 40) -> Path:
+def draw_camera(path: Path, frames: int = 30) -> Path:
     """Motion JPEG of a drawn street, which Chromium's fake camera plays again and again."""
     street = Street(seed=0, size=(360, 480), camera="static")
     with path.open("wb") as file:
@@ -65,6 +65,12 @@ class Console:
         """Wait for results."""
         await expect(self.page.locator("#rate")).to_contain_text("results/s", timeout=PATIENCE)
 
+    async def until(self, expression: str) -> None:
+        """Wait until JavaScript comes true; Playwright's own way needs `unsafe-eval`."""
+        async with asyncio.timeout(PATIENCE / 1000):
+            while not await self.page.evaluate(expression):  # noqa: ASYNC110 - the page changes
+                await asyncio.sleep(0.1)
+
     async def use_key(self, key: str) -> None:
         await self.page.fill("#key", key)
         await self.page.press("#key", "Enter")
@@ -78,7 +84,8 @@ class Console:
         async with self.page.expect_download(timeout=PATIENCE) as downloading:
             await self.page.click(button)
         download: Download = await downloading.value
-        return await asyncio.to_thread(Path(await download.path()).read_bytes)
+        path = Path(await download.path())
+        return await asyncio.to_thread(path.read_bytes)
 
     async def slide(self, control: str, value: float) -> None:
         """Move a slider as a hand would: it says `input`."""
@@ -144,6 +151,7 @@ async def console(
         }
     )
     page = await context.new_page()
+    page.set_default_timeout(PATIENCE)
     await page.add_init_script(_WATCH + script)
     found = Console(page, pictures)
     await page.goto(address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from playwright.async_api import Browser
 from torch import Tensor, nn
 
 import resq_core
 from resq_core import QuantizedModel
+from resq_core.models import STM, build
+from resq_core.pipelines import QuantizedStm, VosClip, quantize_stm
 from resq_core.zoo import ModelCard
 from service.config import Config
 from service.engine import StepOutput, StreamSpec
 from service.local_engine import LocalEngine, LocalStream, Model
 from service.pictures import Picture
 from service.server import Server, running
+from tests.resq_core.models.golden import fill
+from tests.service.browsing import chromium, draw_camera
 from tests.service.prometheus import Prometheus, StartPrometheus
 
 SIZE = (48, 64)
@@ -110,6 +115,38 @@ def quantized_pose() -> QuantizedModel:
     return model
 
 
+STM_CARD = CARD.model_copy(
+    update={
+        "name": "stm",
+        "title": "objects, badly",
+        "task": "vos",
+        "architecture": "stm",
+        "classes": (),
+        "palette": (),
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def quantized_stm() -> QuantizedStm:
+    """An STM of drawn weights: where objects go is chance, where they begin is not."""
+    net = build("stm").eval()
+    assert isinstance(net, STM)
+    fill(net, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
+    model = quantize_stm(net, "W8A8->W8A{0,4,8}", period=3)
+    frames = [square(i) for i in range(4)]
+    model.calibrate([VosClip.of(frames, {1: square(0)[..., 0] == 220})], samples=2, points=5)
+    return model
+
+
+def square(index: int) -> NDArray[np.uint8]:
+    """A still ramp with a square that walks."""
+    picture = np.repeat(np.linspace(40, 160, SIZE[1], dtype=np.uint8)[None], SIZE[0], 0)
+    picture = np.repeat(picture[..., None], 3, 2)
+    picture[10:26, 8 + 2 * index : 24 + 2 * index] = (220, 60, 40)
+    return picture
+
+
 class SlowEngine(LocalEngine):
     """An engine whose every step takes a while, and whose streams can be counted."""
 
@@ -182,6 +219,33 @@ def prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
             return stack.enter_context(closing(Prometheus(tmp_path, target, rules)))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with the street model."""
+    config = Config(threads=2, decoders=1, data_dir=tmp_path_factory.mktemp("data"))
+    with ExitStack() as stack:
+        yield stack.enter_context(running(Server(config, LocalEngine(), log_level="warning")))
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the fake camera of `browser` plays."""
+    return draw_camera(tmp_path_factory.mktemp("camera") / "street.mjpeg")
+
+
+@pytest.fixture
+async def browser(film: Path) -> AsyncIterator[Browser]:
+    async with chromium(film) as found:
+        yield found
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest) -> Path | None:
+    """Where pictures of the console go, if any are wanted."""
+    folder: Path | None = request.config.getoption("--screenshots")
+    return folder
 
 
 def colour(index: int, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:

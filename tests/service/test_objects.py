@@ -13,12 +13,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from resq_core.models import STM, build
-from resq_core.pipelines import QuantizedStm, VosClip, quantize_stm
+from resq_core.pipelines import QuantizedStm
 from service.cli import app
 from service.client import Result, connect
 from service.config import Config
@@ -33,32 +31,16 @@ from service.messages import (
     VosStart,
 )
 from service.server import Server, running
-from tests.resq_core.models.golden import fill
-from tests.service.conftest import CARD, encoded
+from tests.service.conftest import SIZE, STM_CARD, encoded, square
 from tests.service.test_clips import finished
 from tests.service.test_streams import drops, ended, raw, results, talk, until_closed
 
 Serve = Callable[..., str]
-SIZE = (48, 64)
-STM_CARD = CARD.model_copy(
-    update={"name": "stm", "task": "vos", "architecture": "stm", "classes": (), "palette": ()}
-)
 
 
 @pytest.fixture(scope="module")
-def model() -> QuantizedStm:
-    net = build("stm").eval()
-    assert isinstance(net, STM)
-    fill(net, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
-    quantized = quantize_stm(net, "W8A8->W8A{0,4,8}", period=3)
-    frames = [scene(i) for i in range(4)]
-    quantized.calibrate([VosClip.of(frames, {1: scene(0)[..., 0] == 220})], samples=2, points=5)
-    return quantized
-
-
-@pytest.fixture(scope="module")
-def engine(model: QuantizedStm) -> LocalEngine:
-    return LocalEngine({"stm": Model(STM_CARD, lambda: model)})
+def engine(quantized_stm: QuantizedStm) -> LocalEngine:
+    return LocalEngine({"stm": Model(STM_CARD, lambda: quantized_stm)})
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +48,6 @@ def address(engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> It
     config = Config(model="stm", threads=1, data_dir=tmp_path_factory.mktemp("data"))
     with ExitStack() as stack:
         yield stack.enter_context(running(Server(config, engine, log_level="error")))
-
-
-def scene(index: int) -> NDArray[np.uint8]:
-    """A still ramp with a square that walks."""
-    picture = np.repeat(np.linspace(40, 160, SIZE[1], dtype=np.uint8)[None], SIZE[0], 0)
-    picture = np.repeat(picture[..., None], 3, 2)
-    picture[10:26, 8 + 2 * index : 24 + 2 * index] = (220, 60, 40)
-    return picture
 
 
 def png(*boxes: tuple[int, int, int, int], size: tuple[int, int] = SIZE) -> str:
@@ -98,7 +72,7 @@ TWO = (30, 44, 40, 60)
 
 
 async def test_masks_come_back_frame_by_frame(address: str) -> None:
-    answers = await talk(address, start(png=png(ONE, TWO)), [encoded(scene(i)) for i in range(4)])
+    answers = await talk(address, start(png=png(ONE, TWO)), [encoded(square(i)) for i in range(4)])
     found = results(answers)
     assert [r.meta.index for r in found] == [0, 1, 2, 3]
     first = found[0].mask
@@ -120,7 +94,7 @@ async def test_objects_by_box_and_by_run_lengths(address: str) -> None:
         {"id": 7, "box": [8.0, 10.0, 16.0, 16.0]},
         {"id": 9, "rle": {"size": [48, 64], "counts": [0, 48, 48 * 63]}},
     ]
-    answers = await talk(address, start(objects=objects), [encoded(scene(0))])
+    answers = await talk(address, start(objects=objects), [encoded(square(0))])
     mask = results(answers)[0].mask
     assert mask is not None
     assert (mask[10:26, 8:24] == 7).all()
@@ -132,7 +106,7 @@ async def test_objects_come_and_go(address: str) -> None:
     async with connect(address, start(png=png(ONE))) as stream:
 
         async def step(index: int) -> Result | ErrorMessage:
-            await stream.send(encoded(scene(index)))
+            await stream.send(encoded(square(index)))
             while True:
                 answer = await stream.receive()
                 if isinstance(answer, (Result, ErrorMessage)):
@@ -183,7 +157,7 @@ async def test_bad_objects(address: str, vos: dict[str, Any], words: str) -> Non
 
 
 async def test_a_mask_of_another_size_is_said_with_every_frame(address: str) -> None:
-    frames = [encoded(scene(0)), encoded(scene(1))]
+    frames = [encoded(square(0)), encoded(square(1))]
     answers = await talk(address, start(png=png(ONE, size=(30, 30))), frames)
     assert drops(answers) == {0: "bad_frame", 1: "bad_frame"}
     message = next(a.message for a in answers if getattr(a, "seq", None) == 0)
@@ -195,7 +169,7 @@ def test_a_clip_with_masks(address: str) -> None:
     target = io.BytesIO()
     with VideoWriter(target, 10, SIZE) as video:
         for i in range(4):
-            video.write(scene(i))
+            video.write(square(i))
     masks = base64.b64decode(png(ONE))
     files = {"clip": ("a.mp4", target.getvalue()), "masks": ("m.png", masks)}
     job = httpx.post(f"{address}/v1/clips", files=files).json()["id"]
@@ -232,14 +206,14 @@ async def test_a_davis_sequence(address: str, shared: Path) -> None:
 
 
 def test_a_period_is_found_for_objects(
-    model: QuantizedStm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantized_stm: QuantizedStm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip, masks, curve = (tmp_path / name for name in ("clip.mp4", "masks.png", "curve.json"))
     with VideoWriter(clip, 10, SIZE) as video:
         for i in range(6):
-            video.write(scene(i))
-    Image.fromarray((scene(0)[..., 0] == 220).astype(np.uint8)).save(masks)
-    offered = {"stm": Model(STM_CARD, lambda: model)}
+            video.write(square(i))
+    Image.fromarray((square(0)[..., 0] == 220).astype(np.uint8)).save(masks)
+    offered = {"stm": Model(STM_CARD, lambda: quantized_stm)}
     monkeypatch.setattr("service.commands.tune.shelf_models", lambda *shelves, backend: offered)
     arguments = ["tune", "--clip", str(clip), "--model", "stm", "--max-bops", "0.9"]
     options = ["--periods", "3", "--precision", "W8A8->W8A4", "--curve", str(curve)]

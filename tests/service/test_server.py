@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from tests.service.test_clips import clip_bytes, finished, post
 from tests.service.test_streams import LOSSLESS, raw, talk, until_closed
 
 Serve = Callable[..., str]
+WEB = Path(__file__).resolve().parents[2] / "service" / "web"
 
 
 def wait_ready(address: str) -> None:
@@ -114,15 +116,28 @@ async def test_metrics_add_up(serve: Serve) -> None:
 def test_the_page_is_served_with_its_own_policy(serve: Serve) -> None:
     address = serve()
     page = httpx.get(address)
-    assert "<title>ResQ" in page.text
+    assert "ResQ</title>" in page.text
     assert "script-src 'self'" in page.headers["content-security-policy"]
-    for name in ("app.js", "resq.js", "chart.js", "style.css"):
-        assert f"/web/{name}" in page.text or name in httpx.get(f"{address}/web/app.js").text
-        assert httpx.get(f"{address}/web/{name}").status_code == 200
+    there = {f"/web/{path.name}" for path in WEB.iterdir() if path.name != "index.html"}
+    assert parts(address, page.text) == there, "all of it is used, and nothing else"
     for path in ("/web/../app.py", "/web/%2e%2e/app.py", "/web/nope.js", "/nope"):
         missing = httpx.get(address + path)
         assert missing.status_code == 404
         assert missing.json()["status"] == 404
+
+
+def parts(address: str, text: str) -> set[str]:
+    """What a page or module refers to, and what that refers to; all of it is served."""
+    found: set[str] = set()
+    waiting = re.findall(r'"(/web/[^"]+)"', text)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            answer = httpx.get(address + path)
+            assert answer.status_code == 200, path
+            waiting += re.findall(r'"(/web/[^"]+)"', answer.text)
+    return found
 
 
 def test_models_and_version(serve: Serve) -> None:
