@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+from service.closing import Closing
 
 __all__ = ["WorkerError", "WorkerProcess"]
 
@@ -22,7 +23,7 @@ class WorkerError(RuntimeError):
     """A worker could not do what it was told; the message is its reason."""
 
 
-class WorkerProcess:
+class WorkerProcess(Closing):
     """A process of its own for one runtime; see `benchmarks.worker` for what it can be told."""
 
     def __init__(self, threads: int) -> None:
@@ -64,14 +65,3 @@ class WorkerProcess:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
-
-    def __enter__(self) -> WorkerProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NoReturn
 
 import av
@@ -21,6 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from service.closing import Closing
 from service.pictures import (
     DecodeError,
     Limits,
@@ -179,7 +179,7 @@ def _rgb(frame: VideoFrame) -> Picture:
     return frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
 
-class Clip:
+class Clip(Closing):
     """An open clip: iterate it once, then close it. Use as a context manager.
 
     width, height: pixels, as the container declares them; a frame may differ.
@@ -260,17 +260,6 @@ class Clip:
                 end = packet
         if end is not None:
             yield end
-
-    def __enter__(self) -> Clip:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the file."""

@@ -24,12 +24,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Literal, NoReturn
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.closing import Closing
 from service.decoder import ClipError, ClipFrame, ClipLimits, Decoded
 from service.decoder_wire import MAX_ANSWER, BrokenAnswer, Kind, Message, receive
 from service.pictures import DecodeError, Limits, Picture, check_size
@@ -440,7 +440,7 @@ class ClipFacts(BaseModel):
     codec: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,20}$")]
 
 
-class RemoteClip:
+class RemoteClip(Closing):
     """A `Clip` whose file is read by a process of its own; used the same way.
 
     Raises:
@@ -487,17 +487,6 @@ class RemoteClip:
 
     def _in_time(self, pts_us: int) -> bool:
         return abs(pts_us) <= math.ceil(self._limits.max_seconds * 1_000_000)
-
-    def __enter__(self) -> RemoteClip:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the process, from any thread."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
@@ -14,6 +13,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+
+from service.closing import Closing
 
 __all__ = ["BitstreamWriter", "VideoWriter", "bitstream_to_mp4"]
 
@@ -46,7 +47,7 @@ def _frame(image: NDArray[np.uint8], size: tuple[int, int], pts: int) -> VideoFr
     return frame
 
 
-class VideoWriter:
+class VideoWriter(Closing):
     """H.264 yuv420p MP4 that any browser plays. Use as a context manager.
 
     Args:
@@ -102,17 +103,6 @@ class VideoWriter:
             self._container.mux(self._stream.encode(None))
         finally:
             self._container.close()
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class BitstreamWriter:

@@ -7,8 +7,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from service.client.address import DEFAULT_URL
 from service.client.aio import AsyncClient
@@ -18,6 +17,7 @@ from service.client.options import ClipOptions, StreamChanges, StreamOptions
 from service.client.results import FrameResult
 from service.client.sources import Source, SourceLike
 from service.client.streaming import AsyncStream
+from service.closing import Closing
 from service.messages import Drop, Ended, Started
 
 __all__ = ["Client", "Clip", "Clips", "Stream"]
@@ -82,7 +82,7 @@ class _Loop:
         self._loop.close()
 
 
-class Client:
+class Client(Closing):
     """A ResQ server, for programs without asyncio. Use as a context manager; several threads may
     use one. Arguments, attributes and errors are those of `AsyncClient`.
     """
@@ -115,19 +115,8 @@ class Client:
         finally:
             self._loop.close()
 
-    def __enter__(self) -> Client:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Stream:
+class Stream(Closing):
     """An `AsyncStream` for `for` and `with`; breaking out of the loop ends it."""
 
     def __init__(self, loop: _Loop, stream: AsyncStream) -> None:
@@ -169,17 +158,9 @@ class Stream:
     def __iter__(self) -> Iterator[FrameResult]:
         return self._loop.iterate(aiter(self._stream))
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         self._loop.run(self._stream.__aenter__())
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Clips:

@@ -177,7 +177,7 @@ def test_the_load_is_that_of_the_last_seconds() -> None:
     assert c.describe(100.0)["limit"] == pytest.approx(1.6)
 
 
-def test_levels_come_in_the_operators_order() -> None:
+def test_levels_come_in_the_operators_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert levels(()) == (Effects(),)
     found = levels((Measure.RATE, Measure.PERIOD, Measure.THRESHOLD))
     assert [e.level for e in found] == list(range(7))
@@ -185,8 +185,9 @@ def test_levels_come_in_the_operators_order() -> None:
     assert [e.threshold for e in found[4:]] == [1.5, 1.5**2, 1.5**3]
     assert load_config(degrade="threshold, Period").degrade == (Measure.THRESHOLD, Measure.PERIOD)
     for wrong in ("speed", "rate,rate"):
-        with pytest.raises(ConfigError, match="RESQ_DEGRADE"):
-            load_config(degrade=wrong)
+        monkeypatch.setenv("RESQ_DEGRADE", wrong)
+        with pytest.raises(ConfigError, match=f"RESQ_DEGRADE is '{wrong}'"):
+            load_config()
 
 
 def test_streams_are_degraded_where_that_makes_room() -> None:
