@@ -10,7 +10,7 @@ from typing import Any
 import promql_parser as promql
 import yaml
 
-__all__ = ["DASHBOARD", "RULES", "dashboard", "names", "queries", "rules"]
+__all__ = ["DASHBOARD", "RULES", "alerts", "dashboard", "names", "queries", "rules"]
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "docker/prometheus/rules.yml"
@@ -42,6 +42,10 @@ def queries() -> dict[str, str]:
 def rules() -> list[dict[str, Any]]:
     groups = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
     return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
 def _parts(node: Any) -> Iterator[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from collections import Counter
 from typing import Any
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -13,6 +15,7 @@ from service.metrics import Metrics
 from tests.deploy.monitoring import (
     ROOT,
     RULES,
+    alerts,
     dashboard,
     names,
     queries,
@@ -20,6 +23,7 @@ from tests.deploy.monitoring import (
 )
 from tests.service.prometheus import needs_prometheus
 
+PAGE = ROOT / "docs/monitoring.md"
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 UNUSED = {"process_virtual_memory_bytes"}  # mostly reserved by torch and never touched
 FOREIGN = {"ALERTS", "up"}  # Prometheus's own
@@ -67,6 +71,21 @@ def lost(given: Any, read: Any, path: str = "") -> list[str]:
     return [] if given == read else [path]
 
 
+def test_panels_are_told_apart_and_do_not_overlap() -> None:
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    cells = Counter(
+        (x, y)
+        for panel in panels
+        for place in [panel["gridPos"]]
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    )
+    assert max(cells.values()) == 1
+    assert max(x for x, _ in cells) == 23
+
+
 def test_panels_follow_the_variables() -> None:
     board = dashboard()
     variables = [v["name"] for v in board["templating"]["list"]]
@@ -92,6 +111,15 @@ def family_has_model(name: str) -> bool:
         for suffix in ("", "_total", "_bucket", "_sum", "_count")
     }
     return "model" in labels.get(name, ())
+
+
+def test_every_alert_says_what_to_do() -> None:
+    headings = re.findall(r"^### (\w+)$", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert headings == list(alerts())
+    for name, alert in alerts().items():
+        assert alert["labels"]["severity"] in ("critical", "warning")
+        assert set(alert["annotations"]) == {"summary", "description", "runbook"}
+        assert alert["annotations"]["runbook"] == f"docs/monitoring.md#{name.lower()}"
 
 
 def promtool(*arguments: str) -> str:
