@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_origin
 
 from pydantic.fields import FieldInfo
+
+from resq_core.naming import nearest
 
 __all__ = ["read_file"]
 
@@ -27,9 +28,8 @@ def read_file(file: Path, fields: Mapping[str, FieldInfo], problems: list[str]) 
     for name, value in _parse(file, problems).items():
         field = fields.get(name)
         if field is None:
-            near = get_close_matches(name, fields, 1)
-            hint = f"did you mean {near[0]}?" if near else "no setting has this name"
-            problems.append(f"{name[:80]} in {file}: {hint}")
+            hint = nearest(name, fields) or "no setting has this name"
+            problems.append(f"{name[:80]} in {file}: {hint.strip()}")
         elif isinstance(value, bool) and field.annotation is not bool:  # else true passes for 1
             problems.append(
                 f"{name} in {file} is {str(value).lower()}: input should not be true or false"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from resq_core.errors import InputError, OptionError
+from resq_core.naming import nearest
 from resq_core.tasks.vos import DAVIS_PALETTE
 from service.masks import mask_png
 from service.messages import Outputs, PoseStart, StreamStart, StreamUpdate, VosStart, explain
@@ -158,6 +158,5 @@ def _check_names(options: Mapping[str, Any], kind: type) -> None:
     known = sorted(kind.__annotations__)
     for name in options:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-            raise OptionError(f"{name} is no option; {hint}")
+            hint = nearest(name, known) or f"expected one of {', '.join(known)}"
+            raise OptionError(f"{name} is no option; {hint.strip()}")
