@@ -221,7 +221,7 @@ def prometheus(tmp_path: Path) -> Iterator[StartPrometheus]:
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # other tests count the processes that there are
 def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server with the street model."""
     config = Config(threads=2, decoders=1, data_dir=tmp_path_factory.mktemp("data"))
