@@ -10,6 +10,9 @@ import pytest
 from resq_core.world import Street
 from service.commands.world import draw_clip
 from service.launch import launch
+from tests.service.conftest import quantized_stm
+
+__all__ = ["clip", "quantized_stm", "server"]
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resq_core.models import STM, build
-from resq_core.pipelines import VosClip, quantize_stm
+from resq_core.pipelines import QuantizedStm
 from resq_core.tasks.vos import DAVIS_PALETTE
 from service.client import Client
 from service.config import Config
@@ -20,8 +19,7 @@ from service.decoder import open_clip
 from service.encoder import VideoWriter
 from service.local_engine import LocalEngine, Model
 from service.server import Server, running
-from tests.resq_core.models.golden import fill
-from tests.service.test_objects import STM_CARD, scene
+from tests.service.conftest import STM_CARD, square
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -101,21 +99,16 @@ def test_metrics(server: str) -> None:
     assert any(line.startswith("resq_streams_active {") for line in lines)
 
 
-def test_objects(tmp_path: Path) -> None:
-    net = build("stm").eval()
-    assert isinstance(net, STM)
-    fill(net, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
-    model = quantize_stm(net, "W8A8->W8A{0,4,8}", period=3)
-    pictures = [scene(i) for i in range(4)]
+def test_objects(quantized_stm: QuantizedStm, tmp_path: Path) -> None:
+    pictures = [square(i) for i in range(4)]
     mask = pictures[0][..., 0] == 220
-    model.calibrate([VosClip.of(pictures, {1: mask})], samples=2, points=5)
     with VideoWriter(tmp_path / "clip.mp4", 10, pictures[0].shape[:2]) as video:
         for picture in pictures:
             video.write(picture)
     png = Image.fromarray(mask.astype(np.uint8))
     png.putpalette(DAVIS_PALETTE.tobytes())
     png.save(tmp_path / "masks.png")
-    engine = LocalEngine({"stm": Model(STM_CARD, lambda: model)})
+    engine = LocalEngine({"stm": Model(STM_CARD, lambda: quantized_stm)})
     config = Config(model="stm", data_dir=tmp_path / "data", decoders=0, threads=1)
     with running(Server(config, engine, log_level="warning")) as address:
         lines = run("objects.py", tmp_path / "clip.mp4", tmp_path / "masks.png", "stm", address)
