@@ -8,12 +8,13 @@ PEERS  := $(VENV)/.peers
 CLIP   ?=
 ARGS   ?=
 SOAK_SECONDS ?= 1800
+WORKERS ?= 2
 
 # threads that spin for long while they wait starve everything else on a small machine
 export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test fuzz chaos soak load sanitize bench docs lint format clean
+.PHONY: help demo serve test fuzz chaos soak load sanitize bench docs image lint format clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -28,8 +29,8 @@ demo: $(STAMP)   ## stream a drawn street (or CLIP=path) through a real server, 
 serve: $(STAMP)  ## start the server and its web page on http://127.0.0.1:8000
 	$(BIN)/resq serve $(ARGS)
 
-test: $(STAMP)   ## run the test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)   ## run the test suite, in WORKERS processes (2)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 chaos: $(STAMP)  ## faults against real servers, twenty minutes: kills, full disks, cut networks
 	$(BIN)/python -m pytest -m chaos --timeout 1200 tests/chaos $(ARGS)
@@ -60,6 +61,9 @@ bench: $(PEERS)  ## beside other runtimes on this CPU (ARGS="--only WORD")
 
 docs: $(STAMP)   ## the documents as a site, in out/site
 	$(BIN)/python -m mkdocs build $(ARGS)
+
+image:           ## build docker/Dockerfile on a bare Debian and run it (as root, without a registry)
+	scripts/image.sh
 
 lint: $(STAMP)   ## formatting, lint and types
 	$(BIN)/ruff format --check .

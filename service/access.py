@@ -140,16 +140,20 @@ class Access:
 
     def _check_host(self, asked: Asked) -> None:
         """A page may give its own name this machine's address (DNS rebinding) and is then of the
-        same origin; where no key stands in its way, the name it was asked by has to be ours."""
-        if self._keys.needed or self._config.insecure:
+        same origin; where no key stands in its way, the name it was asked by has to be ours, or,
+        where the server may be open to others, one that no page can have: an address or a single
+        word."""
+        if self._keys.needed:
             return
         name = _host(asked.host)[0]
-        if not _is_loopback(name) and name not in self._hosts:
-            raise Problem(
-                421,
-                "wrong_host",
-                f"host is {name[:60]!r}; expected localhost, or keys",
-            )
+        if _is_loopback(name) or name in self._hosts:
+            return
+        if self._config.insecure and _is_private(name):
+            return
+        expected = "localhost, an origin's of RESQ_ALLOWED_ORIGINS, or keys"
+        if self._config.insecure:
+            expected = f"an address, a name without a dot, {expected}"
+        raise Problem(421, "wrong_host", f"host is {name[:60]!r}; expected {expected}")
 
     def _check_origin(self, asked: Asked) -> None:
         if asked.origin is None or asked.method in _SAFE:
@@ -243,6 +247,15 @@ def _is_loopback(name: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _is_private(name: str) -> bool:
+    """An address or a single word: no name that can be had in the public DNS."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return bool(name) and "." not in name
+    return True
 
 
 def _network(address: str) -> str:

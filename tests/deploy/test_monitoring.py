@@ -16,6 +16,7 @@ from tests.deploy.monitoring import (
     ROOT,
     RULES,
     alerts,
+    annotations,
     dashboard,
     names,
     queries,
@@ -39,7 +40,8 @@ def exported() -> dict[str, set[str]]:
 
 def asked() -> set[str]:
     recorded = {rule["record"] for rule in rules() if "record" in rule}
-    everything = [*queries().values(), *(rule["expr"] for rule in rules())]
+    conditions = [*annotations().values(), *(rule["expr"] for rule in rules())]
+    everything = [*queries().values(), *conditions]
     return set.union(*(names(query) for query in everything)) - recorded - FOREIGN
 
 

@@ -329,6 +329,16 @@ async def test_without_keys_a_borrowed_name_is_turned_away(serve: Serve, data: P
     assert httpx.get(f"{address}/v1/models", headers=named).status_code == 200
 
 
+def test_a_server_open_to_others_answers_to_names_that_no_page_can_have(serve: Serve) -> None:
+    address = serve(insecure=True, allowed_origins="https://wall.example")
+    for name in ("evil.example", "server.", "192.168.0.7.evil.example", "[", ""):
+        answer = httpx.get(f"{address}/v1/models", headers={"host": name})
+        assert answer.status_code == 421, name
+        assert "RESQ_ALLOWED_ORIGINS" in answer.json()["detail"]
+    for name in ("localhost", "server:8000", "192.168.0.7:80", "[fd00::1]:80", "wall.example"):
+        assert httpx.get(f"{address}/v1/models", headers={"host": name}).status_code == 200, name
+
+
 def test_metrics_are_for_this_machine_and_for_admins(serve: Serve, data: Path, key: str) -> None:
     address = serve()
     url = f"{address}/metrics"
