@@ -33,22 +33,28 @@ if ! buildah images -q "$base" >/dev/null 2>&1; then
 fi
 
 say "docker/Dockerfile"
-arguments=()
-if [ -d "${PIP_FIND_LINKS:-}" ]; then  # torch comes from this folder of wheels
-  printf '[global]\nfind-links = /wheels\n' >"$work/pip.conf"
-  arguments+=(--volume "$(realpath "$PIP_FIND_LINKS"):/wheels:ro" --secret "id=pip,src=$work/pip.conf")
+# what pip has here of its own: authorities, and wheels (then torch comes from among them)
+arguments=(--secret "id=pip,src=$work/pip.conf")
+echo "[global]" >"$work/pip.conf"
+if [ -f "${PIP_CERT:-}" ]; then
+  echo "cert = /authorities.pem" >>"$work/pip.conf"
+  arguments+=(--volume "$(realpath "$PIP_CERT"):/authorities.pem:ro")
+fi
+if [ -d "${PIP_FIND_LINKS:-}" ]; then
+  echo "find-links = /wheels" >>"$work/pip.conf"
+  arguments+=(--volume "$(realpath "$PIP_FIND_LINKS"):/wheels:ro")
   arguments+=(--build-arg TORCH_INDEX=https://pypi.org/simple --build-arg TORCH=2.13.0+cpu)
 fi
 buildah build --isolation chroot --format docker --pull-never --layers "${arguments[@]}" \
   -f docker/Dockerfile -t "$name" .
 
 say "as a stranger runs it"
-run() { podman --runtime runc "$@"; }
+run() { podman --log-level fatal --runtime runc "$@"; }
 run rm -f "$name" >/dev/null 2>&1 || true
 run run -d --name "$name" --pull never --read-only --cap-drop all --security-opt no-new-privileges \
-  --ulimit host --tmpfs /tmp --network host --env RESQ_HOST=127.0.0.1 --env "RESQ_PORT=$port" \
+  --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --tmpfs /tmp --network host --env RESQ_HOST=127.0.0.1 --env "RESQ_PORT=$port" \
   --env RESQ_LOG_FORMAT=json "$name" >/dev/null
-trap 'run logs "$name" | tail -n 20; run rm -f "$name" >/dev/null' EXIT
+trap 'run logs "$name" 2>&1 | tail -n 20; run rm -f "$name" >/dev/null' EXIT
 inside() { run exec "$name" "$@"; }
 
 for _ in $(seq 60); do
@@ -60,14 +66,17 @@ run healthcheck run "$name" || fail "its health check"
 ! inside touch /opt/resq/x 2>/dev/null || fail "its root can be written"
 ! inside sh -c 'command -v g++ pip' || fail "tools of the build are in it"
 
-inside resq world --out /tmp/world --frames 24 >/dev/null
-inside resq stream /tmp/world/clip.mp4 --url "http://127.0.0.1:$port" --json >"$work/stream.json"
-python3 - "$work/stream.json" <<'PY'
-import json, sys
-print(open(sys.argv[1]).read()[-600:])
-PY
+url="http://127.0.0.1:$port"
+inside resq world --out /tmp/world --frames 24 --json >/dev/null
+inside resq stream /tmp/world/clip.mp4 --url "$url" --json >"$work/stream.json" 2>/dev/null
+inside resq clips upload /tmp/world/clip.mp4 --follow --url "$url" --json >"$work/clip.json" 2>/dev/null
 run stop -t 40 "$name" >/dev/null
-run logs "$name" 2>&1 | grep -q '"drained"' || fail "it did not drain"
+run logs "$name" >"$work/server.log" 2>&1
+grep -q '"message": "drained"' "$work/server.log" || fail "it did not drain"
+grep -q 'backend native' "$work/server.log" || fail "it runs without the native backend"
 code=$(run inspect --format '{{.State.ExitCode}}' "$name")
 [ "$code" = 0 ] || fail "it ended with $code"
-say "passed: $(buildah images --format '{{.Size}}' "$name")"
+trap - EXIT
+run rm -f "$name" >/dev/null
+say "passed: an image of $(buildah images --format '{{.Size}}' "$name"); what the stream and the job gave:"
+cat "$work/stream.json" "$work/clip.json"

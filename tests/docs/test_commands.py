@@ -33,6 +33,9 @@ BLOCK = re.compile(
 SECONDS = 240
 UNTESTED = {
     "needs a camera",
+    "needs a cluster",
+    "needs Docker and a registry",
+    "needs debootstrap, buildah and podman; some minutes",
     "makes the virtual environment that the tests run in",
     "needs the weights of STM, and a clip with masks",
     "docs/tutorial.md has it whole",
