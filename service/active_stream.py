@@ -236,14 +236,7 @@ class ActiveStream:
         m.latency.labels(model).observe(latency / 1000)
         if self._options.deadline_ms is not None:
             m.deadline.labels(model).observe(latency / self._options.deadline_ms)
-        m.bops.labels(model, "anchor" if meta.is_anchor else "residual").inc(meta.bops.frame)
-        m.baseline.labels(model).inc(meta.bops.w8a8)
-        m.policy_bops.labels(model).inc(meta.bops.policy)
-        m.active.labels(model).observe(meta.active_fraction)
-        m.bits.labels(model).observe(meta.mean_bits)
-        m.frames.labels(model, "inferred").inc()
-        if meta.anchor_reason is not None:
-            m.anchors.labels(model, meta.anchor_reason).inc()
+        m.inferred(model, meta)
         self._set_cache(self._stream.nbytes)
         if self._services.traces is not None:
             self._services.traces.frame(model, meta)

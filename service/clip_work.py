@@ -39,6 +39,7 @@ class Checkpoint:
         backend: of the last result.
         seconds: worked so far.
         totals: sums so far.
+        at: [x, y, width, height], where the pose of the next frame is looked for; None of others.
     """
 
     frames: int
@@ -50,6 +51,7 @@ class Checkpoint:
     backend: str | None
     seconds: float
     totals: StreamTotals
+    at: tuple[float, float, float, float] | None = None
 
 
 _START = Checkpoint(
@@ -107,8 +109,9 @@ class ClipWork:
 
     Attributes:
         checkpoint: the newest one, taken where an anchor period has ended; None before the first.
-            Tasks whose predictions need more of the past than the anchor (a pose's crop, objects'
-            memory) have none before the end.
+            Objects, whose memory is more of the past than the anchor, have none before the end,
+            and neither has a pose once the clip has changed its size, which moves its box.
+        latest: what the last `advance` inferred, None if nothing.
 
     Raises:
         EngineError: options that the engine refuses.
@@ -130,13 +133,14 @@ class ClipWork:
         self._video: BitstreamWriter | None = None
         self._folder = folder
         self.checkpoint = checkpoint
+        self.latest: StepOutput | None = None
         self._before = start = checkpoint or _START
         self.frames, self.results, self.drops = start.frames, start.results, start.drops
         self._backend, self._canvas = start.backend, start.canvas
         with ExitStack() as stack:
             stack.callback(clip.close)
             self._card = engine.card(spec.model)
-            self._stream = engine.open(spec)
+            self._stream = engine.open(replace(spec, at=start.at))
             stack.callback(self._stream.close)
             folder.mkdir(parents=True, exist_ok=True)
             self._lines = AppendFile(folder / _LINES, start.lines)
@@ -146,6 +150,8 @@ class ClipWork:
             self._stack = stack.pop_all()
         self._frames: Iterator[ClipFrame] = iter(self._clip)
         self._fetched: ClipFrame | None = None
+        self._one_size = True
+        self._size: tuple[int, ...] = ()  # of the first picture
         options = self._stream.spec
         self._title = f"{options.model} {options.precision} T={options.period}"
 
@@ -174,6 +180,8 @@ class ClipWork:
             frame = next(self._frames, None)
             if frame is None:
                 return False
+            self._size = self._size or frame.image.shape
+            self._one_size = self._one_size and frame.image.shape == self._size
             if frame.index >= self._before.frames:
                 self._fetched = frame
         return True
@@ -181,7 +189,7 @@ class ClipWork:
     def advance(self) -> bool:
         """Do the next frame, or pass over one that is done already; False when there is none."""
         more = self.fetch()
-        frame, self._fetched = self._fetched, None
+        frame, self._fetched, self.latest = self._fetched, None, None
         if frame is None:
             return more
         start, totals = time.perf_counter(), self.totals
@@ -195,11 +203,11 @@ class ClipWork:
         infer_ms = 1000 * (time.perf_counter() - start)
         if out.anchor_reason == "first_frame" and self._before.frames:
             out = replace(out, anchor_reason="restart")
-        elif out.is_anchor and self.frames and self._card.task == "segmentation":
-            self.checkpoint = self._mark(totals)
+        elif out.is_anchor and self.frames and self._can_go_on:
+            self.checkpoint = self._mark(totals, out)
         self.frames += 1
         self.results += 1
-        self._backend = out.backend
+        self._backend, self.latest = out.backend, out
         self._write(_figures(frame, out, infer_ms))
         self._draw(frame.image, out)
         return True
@@ -210,7 +218,7 @@ class ClipWork:
         Raises:
             OSError: they cannot be written.
         """
-        self.checkpoint = self._mark(self.totals)
+        self.checkpoint = self._mark(self.totals, None)
         bitstream, part = self._folder / _BITSTREAM, self._folder / f"{_VIDEO}.part"
         if self._video is not None or self._before.bitstream.size:
             bitstream_to_mp4(bitstream, part, self._clip.fps)
@@ -247,8 +255,14 @@ class ClipWork:
         """Release the files and the stream; more calls do nothing."""
         self._stack.close()
 
-    def _mark(self, totals: StreamTotals) -> Checkpoint:
-        """The checkpoint behind the frames so far, whose sums are given."""
+    @property
+    def _can_go_on(self) -> bool:
+        """From an anchor without what came before it."""
+        return {"segmentation": True, "pose": self._one_size}.get(self._card.task, False)
+
+    def _mark(self, totals: StreamTotals, following: StepOutput | None) -> Checkpoint:
+        """The checkpoint behind the frames so far, whose sums are given, before an anchor."""
+        box = following and following.pose and following.pose.box
         lines, bitstream = self._lines.sync(), self._bitstream.sync()
         return Checkpoint(
             self.frames,
@@ -260,6 +274,7 @@ class ClipWork:
             self._backend,
             self._seconds,
             totals,
+            (box.x, box.y, box.width, box.height) if box else None,
         )
 
     def _write(self, line: dict[str, Any]) -> None:

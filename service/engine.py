@@ -43,7 +43,11 @@ class FrameError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """What a stream asks for; None takes the model's own."""
+    """What a stream asks for; None takes the model's own.
+
+    Attributes:
+        at: [x, y, width, height], where a pose's first frame is looked at instead of its box.
+    """
 
     model: str
     precision: str | None = None
@@ -53,6 +57,7 @@ class StreamSpec:
     reference: str | None = None
     pose: PoseStart | None = None
     vos: VosStart | None = None
+    at: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,6 +389,8 @@ class Jobs:
             while not job.cancelled and await asyncio.to_thread(work.fetch):
                 await self._lane.run(work.advance)
                 job.results = work.results
+                if work.latest is not None:
+                    self._metrics.inferred(job.spec.model, work.latest)
                 if work.checkpoint is not job.checkpoint:
                     job.checkpoint = work.checkpoint
                     await asyncio.to_thread(self._store.save, job.record())

@@ -151,8 +151,8 @@ class LocalEngine:
         self._note(card.name, model.serving(torch.zeros(1, 3, *card.input_size)))
         if card.task == "pose":
             pose = spec.pose or PoseStart()
-            box = None if pose.box is None else Box(*pose.box)
-            return PosePipeline(stream, card.pose(), box, pose.follow)
+            box, at = (None if found is None else Box(*found) for found in (pose.box, spec.at))
+            return PosePipeline(stream, card.pose(), box, pose.follow, at=at)
         return SegmentationPipeline(stream, card.segmentation())
 
     def _note(self, name: str, serving: Serving) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,6 +15,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.messages import Bops
 from service.protocol import Close
 
 __all__ = ["Metrics"]
@@ -25,6 +26,21 @@ _DEADLINES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 5.0)
 _BITS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 _MAX_LAYERS = 64
 _REFUSALS = ("capacity", "full", "too_much")
+
+
+class Inferred(Protocol):
+    """What a frame's inference gave."""
+
+    @property
+    def is_anchor(self) -> bool: ...
+    @property
+    def anchor_reason(self) -> str | None: ...
+    @property
+    def bops(self) -> Bops: ...
+    @property
+    def mean_bits(self) -> float: ...
+    @property
+    def active_fraction(self) -> float: ...
 
 
 class Metrics:
@@ -88,6 +104,18 @@ class Metrics:
             self.rejects.labels(refusal)
         for code in Close:
             self.closes.labels(str(int(code)))
+
+    def inferred(self, model: str, frame: Inferred) -> None:
+        """Count a frame that a model ran on, of a stream or of a clip."""
+        self.frames.labels(model, "inferred").inc()
+        if frame.anchor_reason is not None:
+            self.anchors.labels(model, frame.anchor_reason).inc()
+        kind = "anchor" if frame.is_anchor else "residual"
+        self.bops.labels(model, kind).inc(frame.bops.frame)
+        self.baseline.labels(model).inc(frame.bops.w8a8)
+        self.policy_bops.labels(model).inc(frame.bops.policy)
+        self.active.labels(model).observe(frame.active_fraction)
+        self.bits.labels(model).observe(frame.mean_bits)
 
     def show_layers(self, model: str, layers: Sequence[dict[str, Any]]) -> None:
         """Note the bits of a residual frame's layers; of a large network those with most MACs."""

@@ -54,6 +54,8 @@ class PosePipeline(StreamPipeline):
         box: where the person is in the first frame; None for the whole picture.
         follow: whether the crop follows the person; otherwise only `move` moves it.
         min_score: from which a joint counts as confident.
+        at: where to look in the first frame instead, as `Pose.box` of another pipeline's keyframe
+            says; on that frame and those after it this one then gives what that one gave.
 
     Raises:
         OptionError: min_score is not finite.
@@ -66,6 +68,7 @@ class PosePipeline(StreamPipeline):
         box: Box | None = None,
         follow: bool = True,
         min_score: float = MIN_SCORE,
+        at: Box | None = None,
     ) -> None:
         if not math.isfinite(min_score):
             raise OptionError(f"min_score is {min_score}; expected a finite value")
@@ -73,6 +76,7 @@ class PosePipeline(StreamPipeline):
         self._task = task
         self._follow, self._min_score = follow, min_score
         self._wanted, self._moved = box, True  # a box that waits for the next frame
+        self._at = at or box
         self._view: _View | None = None
         self._crop: Crop | None = None
         self._pose: Pose | None = None
@@ -88,7 +92,7 @@ class PosePipeline(StreamPipeline):
         The last call before a frame counts. A box that has nothing of that frame in it costs
         that frame, which is refused, and is then forgotten.
         """
-        self._wanted, self._moved = box, True
+        self._wanted, self._moved, self._at = box, True, box
 
     def step(
         self,
@@ -123,7 +127,7 @@ class PosePipeline(StreamPipeline):
         view = self._view
         if self._moved or view is None:
             self._check_wanted(size)
-            return _View(size, self._wanted, self._wanted)
+            return _View(size, self._wanted, self._at)
         changed = view.size != size
         if self._follow and (changed or anchor is not None or self._stream.anchor_due):
             found = self._pose and next_box(self._pose, view.size, self._min_score)
@@ -135,6 +139,6 @@ class PosePipeline(StreamPipeline):
         if box is None or box.overlaps(size):
             return
         # without a view yet, the next frame starts from the whole picture
-        self._wanted, self._moved = None, self._view is None
+        self._wanted, self._moved, self._at = None, self._view is None, None
         height, width = size
         raise InputError(f"the box is {box}, outside the picture of {width}x{height} pixels")

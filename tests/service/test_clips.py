@@ -19,6 +19,7 @@ from service.encoder import VideoWriter
 from service.messages import StreamStart
 from tests.service.conftest import SlowEngine, colour, encoded
 from tests.service.test_clip_reading import audio
+from tests.service.test_streams import metric
 
 Serve = Callable[..., str]
 
@@ -66,6 +67,10 @@ def test_a_clip_from_upload_to_report(serve: Serve, tmp_path: Path) -> None:
     with open_clip(tmp_path / "v.mp4") as video:
         assert len(list(video)) == 9
     assert [c["id"] for c in httpx.get(f"{address}/v1/clips").json()["clips"]] == [job]
+    for name, field in (("bops", "bops"), ("bops_baseline", "bops_w8a8"), ("anchors", "anchors")):
+        assert metric(address, f"resq_{name}_total") == report[field]
+    assert metric(address, "resq_policy_bops_total") == report["policy_bops"]
+    assert metric(address, "resq_frames_total") == metric(address, "resq_mean_bits_count") == 9
 
 
 def test_a_form_does_as_well(serve: Serve) -> None:

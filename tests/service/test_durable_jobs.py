@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import numpy as np
 import pytest
@@ -70,10 +72,15 @@ def wait_for(address: str, job: str, results: int) -> None:
 
 
 def work(
-    engine: Engine, clip: Path, folder: Path, frames: int, checkpoint: Checkpoint | None = None
+    engine: Engine,
+    clip: Path,
+    folder: Path,
+    frames: int,
+    checkpoint: Checkpoint | None = None,
+    spec: StreamSpec = SPEC,
 ) -> ClipWork:
     """Work that has read so many frames, to its end if there are fewer."""
-    started = ClipWork(engine, SPEC, open_clip(clip), folder, checkpoint)
+    started = ClipWork(engine, spec, open_clip(clip), folder, checkpoint)
     for _ in range(frames):
         if not started.advance():
             break
@@ -316,17 +323,66 @@ def test_a_locked_store_costs_the_upload(
     assert finished(address, post(address, clip_bytes(2)).json()["id"])["state"] == "done"
 
 
-def test_a_pose_goes_on_from_its_first_frame(
-    engine: SlowEngine, clip: Path, tmp_path: Path
+POSE = StreamSpec(
+    "marker", period=4, reference="keyframe", pose=PoseStart(box=[2, 2, 40, 40], follow=True)
+)
+
+
+@pytest.mark.parametrize("stops", [[6], [9, 14]])
+def test_a_pose_goes_on_where_its_crop_was(
+    engine: SlowEngine, clip: Path, tmp_path: Path, stops: list[int]
 ) -> None:
-    spec = StreamSpec("marker", period=3, pose=PoseStart(box=[2, 2, 40, 40], follow=True))
-    cut = ClipWork(engine, spec, open_clip(clip), tmp_path / "cut")
-    for _ in range(8):
-        cut.advance()
-    assert cut.checkpoint is None, "the crop after an anchor depends on what came before it"
-    cut.close()
-    job = Job("0123456789abcdef", spec, tmp_path / "cut", results=8)
-    again = Job.of(job.record(), job.folder)
-    assert again.spec == spec
-    again.cut_back()
-    assert (again.results, (tmp_path / "cut" / "results.ndjson").read_bytes()) == (0, b"")
+    whole = work(engine, clip, tmp_path / "whole", 99, spec=POSE)
+    report = whole.finish()
+    whole.close()
+    expected = lines_of((tmp_path / "whole" / "results.ndjson").read_text())
+    boxes = [tuple(line["box"]) for line in expected]
+    assert len(set(boxes)) > 2, "it follows"
+    job = Job("0123456789abcdef", POSE, tmp_path / "cut")
+    for stop in stops:
+        cut = work(engine, clip, job.folder, stop, job.checkpoint, POSE)
+        assert cut.checkpoint is not None
+        assert cut.checkpoint.frames == (stop - 1) // 4 * 4
+        assert cut.checkpoint.at == pytest.approx(boxes[cut.checkpoint.frames], abs=0.01)
+        cut.close()
+        job.checkpoint = cut.checkpoint
+        job = Job.of(job.record(), job.folder)
+        job.cut_back()
+    rest = work(engine, clip, job.folder, 99, job.checkpoint, POSE)
+    again = rest.finish()
+    rest.close()
+    lines = lines_of((job.folder / "results.ndjson").read_text())
+    restarts = [(stop - 1) // 4 * 4 for stop in stops]
+    assert comparable(lines, restarts) == comparable(expected, restarts)
+    assert again["results"] == report["results"] == 14
+    check_totals(again, lines)
+
+
+def test_a_pose_whose_clip_changes_its_size_goes_on_from_before(
+    engine: SlowEngine, tmp_path: Path
+) -> None:
+    """Its box moved with the size, and nobody would know where to."""
+    path = tmp_path / "clip.ts"
+    path.write_bytes(transport(0, 6, (48, 64)) + transport(6, 3, (96, 128)))
+    clip = open_clip(path)
+    started = ClipWork(engine, POSE, clip, tmp_path / "cut")
+    while started.advance():
+        pass
+    assert started.results == 9
+    assert started.checkpoint is not None
+    assert started.checkpoint.frames == 4, "of frame 6, an anchor of another size, there is none"
+    started.close()
+
+
+def transport(start: int, count: int, size: tuple[int, int]) -> bytes:
+    """An MPEG transport stream, which goes on where another ends."""
+    written = io.BytesIO()
+    with av.open(written, "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=10, height=size[0], width=size[1])
+        stream.pix_fmt = "yuv420p"
+        for i in range(start, start + count):
+            frame = av.VideoFrame.from_ndarray(colour(i, size), format="rgb24")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return written.getvalue()
