@@ -22,7 +22,7 @@ _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # a name that ends so is an address, however written
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_PORTS = {"http": 80, "https": 443, "rtsp": 554, "mqtt": 1883}
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "mqtt": 1883, "mqtts": 8883}
 _MAX_URL = 2048
 _SPECIAL = ("is_loopback", "is_link_local", "is_multicast", "is_unspecified")
 

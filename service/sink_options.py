@@ -10,7 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from service.outbound import parse_target
 
-__all__ = ["MqttSink", "NdjsonSink", "SinkOptions", "WebhookSink", "signing_key"]
+__all__ = [
+    "MQTT_SCHEMES",
+    "MqttSink",
+    "NdjsonSink",
+    "SinkOptions",
+    "WebhookSink",
+    "signing_key",
+]
+
+MQTT_SCHEMES = ("mqtt", "mqtts")
 
 _PREFIX = "whsec_"
 _MIN_KEY, _MAX_KEY = 24, 64  # bytes, as Standard Webhooks wants them
@@ -61,9 +70,9 @@ class MqttSink(_Options):
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str) -> str:
-        target = parse_target(url, ("mqtt",))
+        target = parse_target(url, MQTT_SCHEMES)
         if target.username is not None or target.path != "/":
-            raise ValueError("mqtt://host or mqtt://host:port; the rest has fields of its own")
+            raise ValueError("mqtts://host or mqtts://host:port; the rest has fields of its own")
         return url
 
 

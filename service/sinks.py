@@ -7,19 +7,30 @@ import base64
 import hashlib
 import hmac
 import io
+import os
 import secrets
+import ssl
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiomqtt
+import certifi
 import httpx
 
 from service.config import Config
 from service.outbound import AllowedHosts, ForbiddenHostError, parse_target
-from service.sink_options import MqttSink, NdjsonSink, SinkOptions, WebhookSink, signing_key
+from service.sink_options import (
+    MQTT_SCHEMES,
+    MqttSink,
+    NdjsonSink,
+    SinkOptions,
+    WebhookSink,
+    signing_key,
+)
 from service.source_http import tls
 from service.taps import Sink, SinkError
 
@@ -36,7 +47,7 @@ def check_sinks(options: Sequence[SinkOptions], hosts: AllowedHosts) -> None:
         if isinstance(one, WebhookSink):
             hosts.check(parse_target(one.url, ("http", "https")).host)
         elif isinstance(one, MqttSink):
-            hosts.check(parse_target(one.url, ("mqtt",)).host)
+            hosts.check(parse_target(one.url, MQTT_SCHEMES).host)
 
 
 def open_sinks(
@@ -178,15 +189,44 @@ class _Webhook:
         await self._client.aclose()
 
 
+class _Socket(ssl.SSLSocket):
+    """Does not stay open when the handshake fails, as paho-mqtt would let it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
+class _NamedContext(ssl.SSLContext):
+    """Asks for the certificate of a name, whatever address the connection goes to."""
+
+    sslsocket_class = _Socket
+    name: str
+
+    def wrap_socket(self, *given: Any, **options: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*given, **options | {"server_hostname": self.name})
+
+
+def _tls_of(host: str) -> ssl.SSLContext:
+    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(os.environ.get("SSL_CERT_FILE") or certifi.where())  # as httpx
+    context.name = host
+    return context
+
+
 class _Mqtt:
     kind = "mqtt"
     batch = 50
 
     def __init__(self, stream: str, options: MqttSink, hosts: AllowedHosts, seconds: float) -> None:
         self._options, self._hosts, self._seconds = options, hosts, seconds
-        self._target = parse_target(options.url, ("mqtt",))
+        self._target = parse_target(options.url, MQTT_SCHEMES)
+        self._tls = _tls_of(self._target.host) if self._target.scheme == "mqtts" else None
         self._topic = f"{options.topic.rstrip('/')}/{stream}/results"
-        self.shown = f"mqtt://{self._target.authority}/{self._topic}"
+        self.shown = f"{self._target.scheme}://{self._target.authority}/{self._topic}"
         self._connection = AsyncExitStack()
         self._client: aiomqtt.Client | None = None
         self._batch: Sequence[bytes] = ()
@@ -216,6 +256,7 @@ class _Mqtt:
             password=self._options.password,
             timeout=self._seconds,
             max_queued_outgoing_messages=2 * self.batch,
+            tls_context=self._tls,
         )
         await self._connection.enter_async_context(client)
         self._client = client

@@ -38,7 +38,7 @@ Serve = Callable[..., str]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="needs Debian's mosquitto")
-HERE = AllowedHosts(("127.0.0.1",))
+HERE = AllowedHosts(("127.0.0.1", "localhost"))
 
 
 def start(*sinks: Any, mask: Any = "none") -> StreamStart:
@@ -252,8 +252,8 @@ async def test_a_hook_that_points_inside_is_not_called(monkeypatch: pytest.Monke
 
 
 @contextlib.contextmanager
-def broker(folder: Path, port: int = 0) -> Iterator[int]:
-    """A mosquitto that knows `resq` with `hush`."""
+def broker(folder: Path, port: int = 0, certificate: str | None = None) -> Iterator[int]:
+    """A mosquitto that knows `resq` with `hush`, over TLS if it gets a name to be certified."""
     assert MOSQUITTO is not None
     if port == 0:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -267,6 +267,7 @@ def broker(folder: Path, port: int = 0) -> Iterator[int]:
     settings = folder / "mosquitto.conf"
     settings.write_text(
         f"listener {port} 127.0.0.1\npassword_file {words}\nallow_anonymous false\nuser root\n"
+        + (certified(folder, certificate) if certificate else "")
     )
     with subprocess.Popen([MOSQUITTO, "-c", str(settings)], stderr=subprocess.DEVNULL) as process:
         try:
@@ -281,8 +282,19 @@ def broker(folder: Path, port: int = 0) -> Iterator[int]:
             process.kill()
 
 
-def mqtt(port: int, qos: Any = 1, password: str = "hush") -> MqttSink:
-    url = f"mqtt://127.0.0.1:{port}"
+def certified(folder: Path, name: str) -> str:
+    """Lines of settings for a certificate of its own authority, in `folder`/tls.pem."""
+    key, file = folder / "key.pem", folder / "tls.pem"
+    made = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name}"
+    named = f"-addext subjectAltName=DNS:{name} -keyout {key} -out {file}"
+    subprocess.run(["openssl", *made.split(), *named.split()], check=True, capture_output=True)
+    return f"keyfile {key}\ncertfile {file}\n"
+
+
+def mqtt(
+    port: int, qos: Any = 1, password: str = "hush", place: str = "mqtt://127.0.0.1"
+) -> MqttSink:
+    url = f"{place}:{port}"
     return MqttSink(
         kind="mqtt", url=url, topic="site/a", qos=qos, username="resq", password=password
     )
@@ -308,6 +320,21 @@ async def test_a_broker_gets_every_result(serve: Serve, tmp_path: Path, qos: int
                         break
     assert [r["seq"] for r in found] == list(range(7))
     assert found[0]["mask"]["format"] == "polygons"
+
+
+@needs_broker
+@pytest.mark.parametrize(("name", "trusted"), [("localhost", True), ("other.example", False)])
+async def test_a_broker_proves_its_name(
+    tmp_path: Path, hasty: None, monkeypatch: pytest.MonkeyPatch, name: str, trusted: bool
+) -> None:
+    """The connection goes to an address that was looked at; the certificate is the name's."""
+    with broker(tmp_path, certificate=name) as port:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.pem"))
+        async with opened(mqtt(port, place="mqtts://localhost")) as sink:
+            sink.take(b"{}\n")
+            facts = await until(sink, lambda facts: facts["delivered"] or facts["lost"])
+    assert facts["target"] == f"mqtts://localhost:{port}/site/a/door/results"
+    assert facts["lost"] == ({} if trusted else {"unreachable": 1})
 
 
 @needs_broker
@@ -393,7 +420,7 @@ async def test_a_queue_is_bounded_in_lines_and_bytes() -> None:
         ("webhook", {"url": "http://127.0.0.1/", "secret": "whsec_aHVzaA=="}, "24 to 64"),
         ("webhook", {"url": "ftp://127.0.0.1/", "secret": SECRET}, "scheme"),
         ("webhook", {"url": "http://a:b@127.0.0.1/", "secret": SECRET}, "password"),
-        ("mqtt", {"url": "mqtt://u:hush@127.0.0.1"}, "mqtt://host"),
+        ("mqtt", {"url": "mqtt://u:hush@127.0.0.1"}, "mqtts://host"),
         ("mqtt", {"url": "mqtt://127.0.0.1", "topic": "a/#"}, "pattern"),
         ("mqtt", {"url": "mqtt://127.0.0.1", "qos": 2}, "0 or 1"),
         ("mqtt", {"url": "mqtt://other.example"}, "not allowed"),
