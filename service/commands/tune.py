@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from resq_core import Precision, QuantizedModel
 from resq_core.backends import Backend
-from resq_core.errors import OptionError
+from resq_core.errors import CalibrationError, OptionError, PrecisionError
 from resq_core.naming import not_known
 from resq_core.pipelines import QuantizedStm
 from resq_core.tuning import (
@@ -103,7 +103,8 @@ def tune(
         quantized = quantized.with_options(quantized.options.but(factors={}))
     material = Material(card, clip, start, frames, labels)
     tried = periods_for(len(material), asked)
-    precisions = [Precision.parse(text) for text in precision or [str(quantized.precision)]]
+    precisions = [_offered(text, card, quantized) for text in precision or ()]
+    precisions = precisions or [quantized.precision]
     opener = stream_opener(quantized, card, box, masks)
     fitted: LayerTuning | None = None
     with frames_bar(Console(stderr=True)) as bar:
@@ -175,6 +176,13 @@ def _chosen(
         f"active {layered.active_fraction:.2f}, {layered.saving:.1%} of BOPs saved"
     )
     return layered, fitted.factors
+
+
+def _offered(text: str, card: ModelCard, quantized: QuantizedModel | QuantizedStm) -> Precision:
+    try:
+        return quantized.with_precision(text).precision
+    except (PrecisionError, CalibrationError) as error:
+        raise type(error)(card.offers(text, error)) from error
 
 
 def _goal(values: dict[Limit, float | None]) -> Goal:
