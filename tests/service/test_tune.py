@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 import resq_core
 from resq_core import QuantizedModel
 from resq_core.backends import Backend
-from resq_core.errors import InputError, OptionError
+from resq_core.errors import CalibrationError, InputError, OptionError, PrecisionError
 from resq_core.zoo import Shelf
 from service.cli import app
 from service.encoder import VideoWriter
