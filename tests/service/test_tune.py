@@ -134,14 +134,14 @@ def test_mistakes(clip: Path, shelf: Shelf, arguments: list[str], message: str) 
 
 @pytest.mark.parametrize(
     ("precision", "error"),
-    [("W4A4->W4A{0,2}", CalibrationError), ("W4A4-W4A{0,4,8}", PrecisionError)],
+    [("W8A8->W8A{0,2}", CalibrationError), ("W8A8-W8A{0,4,8}", PrecisionError)],
 )
 def test_a_precision_that_the_model_has_not_comes_with_the_nearest(
     clip: Path, shelf: Shelf, precision: str, error: type[Exception]
 ) -> None:
     done = tune(clip, "--max-drop", "1", "--precision", precision)
     assert isinstance(done.exception, error)
-    assert "did you mean W4A4->W4A{0,4,8}? street has: " in str(done.exception)
+    assert "did you mean W8A8->W8A{0,4,8}? tiny has: " in str(done.exception)
 
 
 def test_clips_and_labels_that_do_not_fit(clip: Path, shelf: Shelf, tmp_path: Path) -> None:
