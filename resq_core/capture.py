@@ -19,7 +19,7 @@ from resq_core.graph import Graph
 from resq_core.lowering import lower
 from resq_core.matching import DECOMPOSED
 
-__all__ = ["Graph", "capture"]
+__all__ = ["Graph", "capture", "export"]
 
 
 def capture(module: nn.Module, inputs: Sequence[Tensor]) -> Graph:
@@ -32,6 +32,17 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> Graph:
     Raises:
         CaptureError: naming the submodule and the reason.
     """
+    program = export(module, inputs)
+    with torch.no_grad():
+        return lower(program, tuple(tuple(x.shape) for x in inputs))
+
+
+def export(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
+    """Trace a module in eval mode; the program has the module's own parameters.
+
+    Raises:
+        CaptureError: as `capture`.
+    """
     shapes = tuple(tuple(x.shape) for x in inputs)
     # a tensor given twice would be traced as one input, and the graph would ignore the other
     examples = tuple(x.clone() for x in inputs)
@@ -42,8 +53,7 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> Graph:
         except Exception as error:
             raise CaptureError(_explain(module, shapes, error)) from error
     _refuse_side_effects(program)
-    with torch.no_grad():
-        return lower(program, shapes)
+    return program
 
 
 def _export(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:

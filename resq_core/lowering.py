@@ -29,17 +29,21 @@ _aten = torch.ops.aten
 _BATCH_NORM = _aten._native_batch_norm_legit_no_training.default
 
 
-def lower(program: ExportedProgram, shapes: tuple[tuple[int, ...], ...]) -> Graph:
+def lower(
+    program: ExportedProgram, shapes: tuple[tuple[int, ...], ...], attached: bool = False
+) -> Graph:
     """Turn an exported program, decomposed and without side effects, into a graph.
 
     Args:
         program: of a module in eval mode.
         shapes: of its inputs.
+        attached: keep the graph's weights functions of the program's parameters, batch norm's
+            included, so that gradients reach them.
 
     Raises:
         CaptureError: the program branches on data, or returns nothing.
     """
-    return _Lowering(program, shapes).graph()
+    return _Lowering(program, shapes, attached).graph()
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -54,9 +58,12 @@ def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 class _Lowering:
     """One pass over an exported graph: constants folded, batch norm folded, layers named."""
 
-    def __init__(self, program: ExportedProgram, shapes: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(
+        self, program: ExportedProgram, shapes: tuple[tuple[int, ...], ...], attached: bool
+    ) -> None:
         self._program = program
         self._shapes = shapes
+        self._attached = attached
         self._values: dict[Node, Any] = {}
         self._names: dict[Node, str] = {}
         self._learned: dict[Node, str] = {}  # constants that come from a parameter, and which
@@ -105,7 +112,8 @@ class _Lowering:
                 continue
             target = spec.target or ""
             value = state[target] if target in state else constants[target]
-            self._values[node] = value.detach() if isinstance(value, Tensor) else value
+            loose = isinstance(value, Tensor) and not self._attached
+            self._values[node] = value.detach() if loose else value
             self._names[node] = target
             if spec.kind is InputKind.PARAMETER:
                 self._learned[node] = target

@@ -62,6 +62,11 @@ class QuantizedModel:
         return self._encodings
 
     @property
+    def grid(self) -> Grid:
+        """How the scales of a layer relate."""
+        return self._grid
+
+    @property
     def module(self) -> nn.Module:
         """The frozen float network; its weights are not to be changed."""
         return self._graphs.module
@@ -70,6 +75,25 @@ class QuantizedModel:
         """The same network, precision and options with other scales; weights are shared."""
         return QuantizedModel(
             self._graphs, self._precision, self._options, self._grid, encodings, self._backend
+        )
+
+    def with_network(self, module: nn.Module, encodings: Encodings) -> QuantizedModel:
+        """The same precision and options of a network of the same kind with other weights.
+
+        Args:
+            module: it is copied.
+            encodings: of its layers, for this precision at least.
+
+        Raises:
+            CalibrationError: the encodings lack a scale that the precision needs.
+            CaptureError, CheckpointError: the network cannot be used.
+        """
+        encodings.require(self._precision)
+        graphs, known = GraphCache(module), self._graphs.latest()
+        if known is not None:
+            graphs.graph([torch.zeros(shape) for shape in known.input_shapes])
+        return QuantizedModel(
+            graphs, self._precision, self._options, self._grid, encodings, self._backend
         )
 
     def with_precision(self, precision: str | Precision) -> QuantizedModel:
