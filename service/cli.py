@@ -22,6 +22,7 @@ from service.commands.models import models
 from service.commands.run import run
 from service.commands.serve import serve
 from service.commands.stream import stream
+from service.commands.train import train
 from service.commands.tune import tune
 from service.commands.world import world
 from service.config import ConfigError
@@ -52,6 +53,7 @@ app.command("eval")(evaluate)
 app.command("run")(run)
 app.command("serve")(serve)
 app.command("stream")(stream)
+app.command("train")(train)
 app.command("tune")(tune)
 app.command("world")(world)
 app.add_typer(clips, name="clips")

@@ -25,8 +25,9 @@ class Schedule:
 
     Attributes:
         steps: of the optimizer.
-        rate: of the weights at the first step; the paper's is 5e-4. It falls as
-            (1 − step/steps)^0.9 to nothing, as in DDRNet's training.
+        rate: of the weights at the first step. It falls as (1 − step/steps)^0.9 to nothing, as in
+            DDRNet's training. Adam moves every weight by about this much; the paper's 5e-4 is of
+            gradient descent, whose steps are far smaller.
         scale_rate: of the logarithms of the scales, falling alike.
         most: the gradient's norm is cut to this.
 
@@ -35,8 +36,8 @@ class Schedule:
     """
 
     steps: int
-    rate: float = 5e-4
-    scale_rate: float = 1e-3
+    rate: float = 2e-5
+    scale_rate: float = 2e-4
     most: float = 1.0
 
     def __post_init__(self) -> None:

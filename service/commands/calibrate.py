@@ -23,6 +23,7 @@ from resq_core.models import STM
 from resq_core.pipelines import VosClip, quantize_stm
 from resq_core.tasks import CAMVID11, CITYSCAPES19, Box, LabelSet, SegmentationTask
 from resq_core.zoo import JOINT_SETS, ModelCard
+from service.commands.saving import save_model
 from service.commands.shared import Json, print_json
 from service.decoder import ClipFrame, open_clip
 from service.objects import read_mask_file
@@ -67,13 +68,7 @@ def calibrate(
         else:
             facts = {"task": "segmentation", **_look(classes, labels)}
             model = job.frames(network, facts, bar)
-    if out.suffix == ".resq":
-        model.save(out)
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        model.save(out / f"{out.name}.resq")
-        card = job.card(out.name, facts, licence)
-        (out / "card.json").write_text(card.model_dump_json(indent=1), "utf-8")
+    save_model(out, model, job.card(out.name, facts, licence))
     if as_json:
         print_json({"out": str(out), "precisions": job.precisions})
     else:

@@ -17,6 +17,7 @@ from resq_core import QuantizedModel
 from resq_core.pipelines import QuantizedStm
 from resq_core.tuning import Bench, Curve, Judge, LayerTuning, Point
 from resq_core.zoo import ModelCard
+from service.commands.saving import save_model
 from service.plots import plot_curve
 
 __all__ = ["as_options", "curve_content", "in_words", "print_curve", "save_tuned", "write_curve"]
@@ -126,18 +127,10 @@ def save_tuned(
         period=best.period, policy="relative", threshold=best.threshold, factors=factors or None
     )
     tuned = model.with_precision(best.precision).with_options(options)
-    if out.suffix == ".resq":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tuned.save(out)
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        tuned.save(out / f"{out.name}.resq")
-        first = str(best.precision)
-        changes = {
-            "name": out.name,
-            "training": f"{card.training} Period and threshold {how}.",
-            "precisions": (first, *(p for p in card.precisions if p != first)),
-        }
-        new = card.model_copy(update=changes)
-        (out / "card.json").write_text(new.model_dump_json(indent=1), "utf-8")
+    first = str(best.precision)
+    changes = {
+        "training": f"{card.training} Period and threshold {how}.",
+        "precisions": (first, *(p for p in card.precisions if p != first)),
+    }
+    save_model(out, tuned, card.model_copy(update=changes))
     typer.echo(f"{out}: T = {best.period}, ρ = {best.threshold:.4g}")

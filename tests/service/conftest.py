@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 import resq_core
 from resq_core import QuantizedModel
+from resq_core.backends import Backend
 from resq_core.models import STM, build
 from resq_core.pipelines import QuantizedStm, VosClip, quantize_stm
-from resq_core.zoo import ModelCard
+from resq_core.zoo import ModelCard, Shelf
 from service.config import Config
 from service.engine import StepOutput, StreamSpec
 from service.local_engine import LocalEngine, LocalStream, Model
@@ -113,6 +114,29 @@ def quantized_pose() -> QuantizedModel:
     torch.manual_seed(0)
     model.calibrate([2 * torch.rand(8, 3, *SIZE).mul(2).sub(1)], samples=6)
     return model
+
+
+@pytest.fixture
+def shelf(
+    tmp_path: Path,
+    quantized: QuantizedModel,
+    quantized_pose: QuantizedModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Shelf:
+    """The tiny models in a folder of models, as a package's architecture is."""
+    folder = tmp_path / "models"
+    offered = {"tiny": (CARD, quantized), "marker": (POSE_CARD, quantized_pose)}
+    for name, (card, model) in offered.items():
+        (folder / name).mkdir(parents=True)
+        model.save(folder / name / f"{name}.resq")
+        (folder / name / "card.json").write_text(card.model_dump_json())
+    monkeypatch.setenv("RESQ_MODELS_DIR", str(folder))
+
+    def load(shelf: Shelf, name: str, backend: Backend) -> QuantizedModel:
+        return resq_core.load(shelf.path(name), offered[name][1].module, backend)
+
+    monkeypatch.setattr("service.local_engine._load", load)
+    return Shelf(folder)
 
 
 STM_CARD = CARD.model_copy(

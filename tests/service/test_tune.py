@@ -11,13 +11,11 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import resq_core
-from resq_core import QuantizedModel
-from resq_core.backends import Backend
 from resq_core.errors import CalibrationError, InputError, OptionError, PrecisionError
 from resq_core.zoo import Shelf
 from service.cli import app
 from service.encoder import VideoWriter
-from tests.service.conftest import CARD, POSE_CARD, SIZE, Tiny, colour
+from tests.service.conftest import SIZE, Tiny, colour
 
 FRAMES = 12
 
@@ -32,29 +30,6 @@ def clip(tmp_path: Path) -> Path:
             picture[16:32, 4 * i : 4 * i + 16] = (40, 60, 200)
             video.write(picture)
     return path
-
-
-@pytest.fixture
-def shelf(
-    tmp_path: Path,
-    quantized: QuantizedModel,
-    quantized_pose: QuantizedModel,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Shelf:
-    """The tiny models in a folder of models, as a package's architecture is."""
-    folder = tmp_path / "models"
-    offered = {"tiny": (CARD, quantized), "marker": (POSE_CARD, quantized_pose)}
-    for name, (card, model) in offered.items():
-        (folder / name).mkdir(parents=True)
-        model.save(folder / name / f"{name}.resq")
-        (folder / name / "card.json").write_text(card.model_dump_json())
-    monkeypatch.setenv("RESQ_MODELS_DIR", str(folder))
-
-    def load(shelf: Shelf, name: str, backend: Backend) -> QuantizedModel:
-        return resq_core.load(shelf.path(name), offered[name][1].module, backend)
-
-    monkeypatch.setattr("service.local_engine._load", load)
-    return Shelf(folder)
 
 
 def tune(clip: Path, *arguments: str) -> Result:

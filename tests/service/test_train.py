@@ -1,0 +1,124 @@
+"""`resq train` on real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner, Result
+
+from resq_core.errors import CalibrationError, InputError, OptionError, SavedModelError
+from resq_core.zoo import Shelf
+from service.cli import app
+from service.commands import train as command
+from service.encoder import VideoWriter
+from tests.service.conftest import SIZE, colour
+
+LEARN = ("--model", "tiny", "--precision", "W8A8->W8A4", "--batch", "2", "--steps", "30")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, 10, SIZE) as video:
+        for i in range(8):
+            video.write(np.roll(colour(i // 3), 3 * i, 1))
+    return path
+
+
+@pytest.fixture
+def stills(tmp_path: Path) -> Path:
+    folder = tmp_path / "stills"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(colour(i)).save(folder / f"{i}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def train(out: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["train", *arguments, "--out", str(out)])
+
+
+def test_a_model_learns_from_videos_and_pictures_and_is_served(
+    clip: Path, stills: Path, shelf: Shelf, tmp_path: Path
+) -> None:
+    out = tmp_path / "models" / "learned"
+    done = train(out, str(clip), str(stills), *LEARN, "--crop", "48x32", "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["precision"] == "W8A8->W8A4"
+    assert len(report["losses"]) == 2
+    logged = [json.loads(line) for line in (out / "losses.ndjson").read_text().splitlines()]
+    assert [line["step"] for line in logged] == [20, 30]
+    assert [line["loss"] for line in logged] == report["losses"]
+    assert not (out / "last.pt").exists()
+    card = Shelf(tmp_path / "models").card("learned")
+    assert (card.name, card.precisions) == ("learned", ("W8A8->W8A4",))
+    assert "Trained at W8A8->W8A4, T = 3, for 30 steps" in card.training
+
+
+def test_the_same_training_twice_is_the_same_and_an_interrupted_one_too(
+    clip: Path, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path / "whole", str(clip), *LEARN)
+    assert whole.exit_code == 0, whole.output
+    monkeypatch.setattr(command, "_SAVE_EVERY", 10)
+    advance, left = command.Trainer.advance, [14]
+
+    def interrupted(trainer: command.Trainer) -> float:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return advance(trainer)
+
+    monkeypatch.setattr(command.Trainer, "advance", interrupted)
+    cut = train(tmp_path / "cut", str(clip), *LEARN)
+    assert cut.exit_code == 130
+    assert (tmp_path / "cut" / "last.pt").exists()
+    assert not (tmp_path / "cut" / "cut.resq").exists()
+    rest = train(tmp_path / "cut", str(clip), *LEARN)
+    assert rest.exit_code == 0, rest.output
+    files = (tmp_path / "whole" / "whole.resq", tmp_path / "cut" / "cut.resq")
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_pose_learns_its_heatmaps(clip: Path, shelf: Shelf, tmp_path: Path) -> None:
+    out = tmp_path / "models" / "p"
+    options = ("--model", "marker", "--precision", "W8A8->W8A{0,4,8}", "--steps", "2")
+    done = train(out, str(clip), *options, "--batch", "1")
+    assert done.exit_code == 0, done.output
+    learned, start = (load_file(Shelf(tmp_path / "models").path(name)) for name in ("p", "marker"))
+    assert any(not torch.equal(learned[name], start[name]) for name in start if "weight" in name)
+
+
+def test_mistakes(clip: Path, stills: Path, shelf: Shelf, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(b"no picture")
+    cases = [
+        ((str(clip), "--model", "none", "--precision", "W8A8"), OptionError, "there are: street"),
+        ((str(clip), "--model", "tiny", "--precision", "W2A2"), CalibrationError, "frame W2A2"),
+        ((str(clip), *LEARN, "--steps", "0"), OptionError, "steps is 0"),
+        ((str(clip), *LEARN, "--batch", "0"), OptionError, "batch is 0"),
+        ((str(clip), *LEARN, "--crop", "big"), OptionError, "crop is 'big'"),
+        ((str(clip), *LEARN, "--crop", "640x480"), InputError, "frames are 64x48"),
+        ((str(clip), *LEARN, "--period", "9"), InputError, "the longest clip has 8 frames"),
+        ((str(empty), *LEARN), InputError, "holds no picture"),
+        ((str(tmp_path / "bad"), *LEARN), InputError, r"x.png cannot be read"),
+    ]
+    for arguments, error, words in cases:
+        done = train(out, *arguments)
+        assert isinstance(done.exception, error), arguments
+        assert words in str(done.exception)
+    (out / "last.pt").write_bytes(b"of something else")
+    done = train(out, str(clip), *LEARN)
+    assert isinstance(done.exception, SavedModelError)
+    assert "last.pt is no checkpoint of this training" in str(done.exception)
