@@ -16,7 +16,8 @@ def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
     """Mean Kullback–Leibler divergence of class scores from a teacher's, over the pixels.
 
     Args:
-        logits, teacher: float32 [B, K, h, w] of one shape; the teacher gets no gradient.
+        logits: float32 [B, K, h, w].
+        teacher: of that shape; it gets no gradient.
     """
     wanted = F.log_softmax(teacher.detach(), 1)
     return (
