@@ -17,6 +17,7 @@ from resq_core.encodings import Encodings, Granularity
 from resq_core.errors import CalibrationError, OptionError, SavedModelError
 from resq_core.executor import Executor
 from resq_core.graph_cache import GraphCache, check_inputs
+from resq_core.linear_op import LinearOp
 from resq_core.precision import Precision
 from resq_core.ranges import SEARCH_POINTS
 from resq_core.runtime import Grid, Runtime
@@ -165,6 +166,19 @@ class QuantizedModel:
         with torch.no_grad():
             graph = self._graphs.graph(inputs)
             return graph.run(inputs, lambda op, v: op.apply(v, op.weight, op.bias))
+
+    def layer_inputs(self, x: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
+        """What each quantizable layer is given in the float network, in execution order."""
+        inputs = check_inputs(x)
+        found: dict[str, Tensor] = {}
+
+        def note(op: LinearOp, v: Tensor) -> Tensor:
+            found[op.name] = v
+            return op.apply(v, op.weight, op.bias)
+
+        with torch.no_grad():
+            self._graphs.graph(inputs).run(inputs, note)
+        return found
 
     def macs(self, x: Tensor | Sequence[Tensor]) -> dict[str, int]:
         """Multiply-accumulates of each layer, in execution order, for inputs of this shape."""

@@ -17,6 +17,7 @@ from service.commands.clips import clips
 from service.commands.demo import demo
 from service.commands.doctor import doctor
 from service.commands.evaluate import evaluate
+from service.commands.experiment import experiment
 from service.commands.keys import keys
 from service.commands.models import models
 from service.commands.run import run
@@ -57,6 +58,7 @@ app.command("train")(train)
 app.command("tune")(tune)
 app.command("world")(world)
 app.add_typer(clips, name="clips")
+app.add_typer(experiment, name="experiment")
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 

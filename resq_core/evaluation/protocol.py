@@ -7,7 +7,7 @@ stream. A stream at `W8A8->W8A0` holds each anchor's output: the baseline any sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,8 @@ class StepOutcome(NamedTuple):
 
 
 Step = Callable[[Tensor], StepOutcome]
-Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+Picture = NDArray[np.uint8]
+Sample = tuple[Picture, Picture]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class ClipScore:
     miou, pixel_accuracy: 0 to 1. iou: by class name, None for a class neither labelled nor found.
     bops, policy_bops: mean per frame. mean_bits: mean over all frames; residual_bits: mean over
     the frames that are no anchors, None where all are. frames, anchors: how many were scored.
+    by_distance: miou over the frames that are 0, 1, 2, … after their keyframe (Fig. 9); None
+    where no pixel of those counts.
     """
 
     miou: float
@@ -55,6 +58,7 @@ class ClipScore:
     residual_bits: float | None
     frames: int
     anchors: int
+    by_distance: tuple[float | None, ...]
 
 
 @dataclass
@@ -68,8 +72,16 @@ class _Tally:
     policy_bops: float = 0.0
     bits: float = 0.0
     anchor_bits: float = 0.0
+    distance: int = 0
+    since_anchor: list[ConfusionMatrix] = field(default_factory=list)
 
-    def add(self, outcome: StepOutcome) -> None:
+    def add(self, outcome: StepOutcome, predicted: Picture, label: Picture) -> None:
+        self.matrix.update(predicted, label)
+        self.distance = 0 if outcome.is_anchor else self.distance + 1
+        while len(self.since_anchor) <= self.distance:
+            empty = ConfusionMatrix(self.matrix.num_classes, self.matrix.ignore_index)
+            self.since_anchor.append(empty)
+        self.since_anchor[self.distance].update(predicted, label)
         self.frames += 1
         self.anchors += outcome.is_anchor
         self.bops += outcome.bops
@@ -93,6 +105,9 @@ class _Tally:
             residual_bits=(self.bits - self.anchor_bits) / residuals if residuals else None,
             frames=self.frames,
             anchors=self.anchors,
+            by_distance=tuple(
+                matrix.miou() if matrix.counts.any() else None for matrix in self.since_anchor
+            ),
         )
 
 
@@ -142,5 +157,4 @@ def _run(
             step = open_step()
         outcome = step(task.preprocess(image))
         height, width = label.shape
-        tally.matrix.update(task.postprocess(outcome.logits, (height, width)), label)
-        tally.add(outcome)
+        tally.add(outcome, task.postprocess(outcome.logits, (height, width)), label)

@@ -25,6 +25,9 @@ from service.config import load_config
 __all__ = ["evaluate"]
 
 
+_MOST_DISTANCES = 10
+
+
 class Dataset(StrEnum):
     """Data sets that can be read."""
 
@@ -94,7 +97,18 @@ def evaluate(
             name, f"{100 * row['miou']:.1f}", f"{spent:.1f}", f"{row['mean_bits']:.2f}", residual
         )
     Console().print(table)
+    _print_distances(result, ("hold", "resq"))
     typer.echo(f"backend: {result['backend']}")
+
+
+def _print_distances(result: dict[str, Any], names: tuple[str, ...]) -> None:
+    """mIoU of frames by how far they are from their keyframe (Fig. 9), as far as a line goes."""
+    shown = result[names[0]]["by_distance"][:_MOST_DISTANCES]
+    table = Table("frames after the keyframe", *(str(i) for i in range(len(shown))))
+    for name in names:
+        row = result[name]["by_distance"][:_MOST_DISTANCES]
+        table.add_row(name, *("" if value is None else f"{100 * value:.1f}" for value in row))
+    Console().print(table)
 
 
 def _counted(open_step: Callable[[], Step], tell: Callable[[], object]) -> Callable[[], Step]:

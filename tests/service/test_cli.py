@@ -85,3 +85,7 @@ def test_eval_scores_all_baselines_on_the_same_frames(shared: Path) -> None:
     assert result["resq"]["miou"] > result["frame"]["miou"] + 0.05
     assert result["hold"]["mean_bits"] < result["resq"]["mean_bits"] < 8
     assert result["resq"]["bops"] < result["float"]["bops"] / 16
+    assert len(result["float"]["by_distance"]) == 1
+    near, _, far = result["hold"]["by_distance"]
+    assert near == pytest.approx(result["resq"]["by_distance"][0])
+    assert far < near

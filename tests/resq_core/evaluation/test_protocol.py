@@ -70,6 +70,30 @@ def test_every_frame_is_scored_anchors_included() -> None:
     assert score.policy_bops == pytest.approx(score.mean_bits)
 
 
+def test_frames_are_scored_by_their_distance_to_the_keyframe() -> None:
+    """Of a stream that repeats its keyframes, every third frame."""
+
+    def open_step() -> Step:
+        step = counting(3, [])()
+        held: list[StepOutcome] = []
+
+        def hold(x: Tensor) -> StepOutcome:
+            outcome = step(x)
+            if outcome.is_anchor:
+                held[:] = [outcome]
+            return outcome._replace(logits=held[0].logits)
+
+        return hold
+
+    frames = clip("dbdbbddd")
+    frames[2] = frames[2][0], np.full((4, 4), VOID, np.uint8)
+    frames[5] = frames[5][0], np.full((4, 4), VOID, np.uint8)
+    score = evaluate_clip(open_step, frames, TASK, VOID)
+    # one frame after it: b for d, b for b, d for d; two after it nothing is labelled
+    assert score.by_distance == (1.0, pytest.approx((1 / 2 + 1 / 2) / 2), None)
+    assert evaluate_clip(lambda: perfect, frames, TASK, VOID).by_distance == (1.0,)
+
+
 def test_phases_move_the_anchors_and_still_score_every_frame() -> None:
     log: list[str] = []
     score = evaluate_clip(counting(3, log), clip("dbdbd"), TASK, VOID, range(3))
