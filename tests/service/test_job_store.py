@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import socket
 import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from service import job_store
@@ -15,16 +24,60 @@ from service.cli import app
 from service.job_store import SCHEMA, JobStore, Record, StoreError
 
 RECORD = Record("0123456789abcdef", 1.5, None, "queued", None, "{}", 0, 9, 0, None, 0, 0)
-POSTGRES = os.environ.get("RESQ_TEST_POSTGRES")
+
+
+def _program(name: str) -> str | None:
+    """Of PostgreSQL, which Debian keeps out of the PATH."""
+    packaged = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(packaged[-1]) if packaged else None)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL of its own."""
+    initdb, server = _program("initdb"), _program("postgres")
+    if initdb is None or server is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+    with tempfile.TemporaryDirectory() as folder:
+        if user:
+            shutil.chown(folder, user)
+        options = ["--auth", "trust", "--username", "resq", "--no-sync"]
+        command = [initdb, "--pgdata", f"{folder}/data", *options]
+        subprocess.run(command, check=True, capture_output=True, user=user, cwd=folder)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        listen = ["-D", f"{folder}/data", "-p", str(port), "-h", "127.0.0.1", "-k", folder]
+        with subprocess.Popen([server, *listen], stderr=subprocess.DEVNULL, user=user) as process:
+            url = f"postgresql+psycopg://resq@127.0.0.1:{port}/postgres"
+            deadline = time.monotonic() + 60
+            try:
+                while not _answers(url):
+                    assert process.poll() is None, "PostgreSQL ended"
+                    assert time.monotonic() < deadline, "PostgreSQL does not answer"
+                    time.sleep(0.1)
+                yield url
+            finally:
+                process.send_signal(signal.SIGINT)  # a fast shutdown
+
+
+def _answers(url: str) -> bool:
+    engine = create_engine(url)
+    try:
+        engine.connect().close()
+    except OperationalError:
+        return False
+    finally:
+        engine.dispose()
+    return True
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest) -> str | None:
     if request.param == "sqlite":
         return None
-    if POSTGRES is None:
-        pytest.skip("RESQ_TEST_POSTGRES names no PostgreSQL to test with")
-    return POSTGRES
+    found: str = request.getfixturevalue("postgres")
+    return found
 
 
 def test_what_is_saved_is_there_after_a_restart(tmp_path: Path, url: str | None) -> None:
