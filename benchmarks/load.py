@@ -76,10 +76,12 @@ class Client:
         self._count: dict[str, Any] | None = None
 
     def wait_ready(self) -> None:
-        """Until it got its first result, or was refused."""
+        """Until it got its first result, or was refused and is gone: the end of its process would
+        take from the cores what the others' server needs."""
         answer = self._hear()
         if "ready" not in answer:
             self._count = answer
+            self._process.wait()
 
     def go(self) -> None:
         """Let it send."""
