@@ -6,17 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from resq_core.errors import InputError
+from resq_core.tasks.pictures import Picture, read_picture
 
 __all__ = ["CamVid"]
 
 _LABELS = "_labels"
-_MAX_PIXELS = 64_000_000
-
-Picture = NDArray[np.uint8]
 
 
 class CamVid:
@@ -61,8 +57,8 @@ class CamVid:
         Raises InputError for a file that cannot be read or whose label is of another kind or
         size, and IndexError outside the split.
         """
-        picture = _read(self._pictures[index], "RGB")
-        label = _read(self._labels[index], None)
+        picture = read_picture(self._pictures[index], "RGB")
+        label = read_picture(self._labels[index])
         if label.ndim != 2 or label.dtype != np.uint8:
             raise InputError(
                 f"{self._labels[index]} holds {label.dtype} {list(label.shape)}; expected one "
@@ -81,17 +77,3 @@ class CamVid:
 def _splits(root: Path) -> list[str]:
     found = (folder.name.removesuffix(_LABELS) for folder in root.glob(f"*{_LABELS}"))
     return sorted(name for name in found if (root / name).is_dir())
-
-
-def _read(path: Path, mode: str | None) -> Picture:
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise InputError(
-                    f"{path} is {image.width}x{image.height}; at most {_MAX_PIXELS} pixels are read"
-                )
-            return np.array(image.convert(mode) if mode else image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as a picture: {error}") from error

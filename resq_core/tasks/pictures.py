@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from resq_core.errors import InputError, OptionError
 
-__all__ = ["Picture", "Size", "check_picture", "check_size", "check_statistics", "normalised"]
+__all__ = [
+    "Picture",
+    "Size",
+    "check_picture",
+    "check_size",
+    "check_statistics",
+    "normalised",
+    "read_picture",
+]
 
 Picture = NDArray[np.uint8]
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 _MAX_SIDE = 16_384
+_MAX_PIXELS = 64_000_000
 
 
 def check_picture(image: Picture) -> None:
@@ -46,3 +57,21 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
 def normalised(levels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Grey levels 0 to 255 [1, 3, h, w] as a network takes them; mean and std [1, 3, 1, 1]."""
     return (levels / 255 - mean) / std
+
+
+def read_picture(path: Path, mode: str | None = None) -> Picture:
+    """A picture file as uint8, [H, W, 3] with `mode` RGB, as the file has it with None.
+
+    Raises InputError, naming the file, where it cannot be read or has over 64,000,000 pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise InputError(
+                    f"{path} is {image.width}x{image.height}; at most {_MAX_PIXELS} pixels are read"
+                )
+            return np.array(image.convert(mode) if mode else image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} cannot be read as a picture: {error}") from error

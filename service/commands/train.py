@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from torch import Tensor
@@ -21,6 +20,7 @@ from resq_core import Precision, QuantizedModel
 from resq_core.errors import InputError, OptionError
 from resq_core.naming import not_known
 from resq_core.tasks import Box
+from resq_core.tasks.pictures import read_picture
 from resq_core.training import (
     ClipSource,
     Schedule,
@@ -43,7 +43,6 @@ from service.pictures import Picture
 __all__ = ["train"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-_MAX_PIXELS = 64_000_000
 _SAVE_EVERY = 50  # steps
 _MEAN_OVER = 20  # steps, of the losses that are told
 
@@ -173,7 +172,7 @@ def _source(material: list[Path], card: ModelCard, frames: int, bar: Progress) -
     stills: list[Tensor] = []
     for path in material:
         if path.is_dir():
-            stills += [_input(card, _picture(file))[0] for file in _files(path)]
+            stills += [_input(card, read_picture(file, "RGB"))[0] for file in _files(path)]
         else:
             with open_clip(path) as video:
                 found = [_input(card, frame.image) for frame in islice(video, frames)]
@@ -195,16 +194,6 @@ def _files(folder: Path) -> list[Path]:
     if not found:
         raise InputError(f"{folder} holds no picture; expected {', '.join(_PICTURES)}")
     return found
-
-
-def _picture(path: Path) -> Picture:
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise InputError(f"{path} is {image.width}x{image.height}, over 64 megapixels")
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as a picture: {error}") from error
 
 
 def _input(card: ModelCard, image: Picture) -> Tensor:

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from resq_core import QuantizedModel
 from service.config import Config, ConfigError, load_config
+from service.messages import Ended
 from service.server import Server, running
 from service.wire import Frame, Kind
 from tests.service.conftest import SlowEngine, colour, encoded
@@ -94,6 +95,7 @@ async def test_metrics_add_up(serve: Serve) -> None:
     answers = await talk(address, LOSSLESS, frames)
     job = (await asyncio.to_thread(post, address, clip_bytes(3))).json()["id"]
     await asyncio.to_thread(finished, address, job)
+    clip = httpx.get(f"{address}/v1/clips/{job}/report").json()
     text = httpx.get(f"{address}/metrics").text
     samples = {
         (s.name, *sorted(s.labels.values())): s.value
@@ -102,12 +104,14 @@ async def test_metrics_add_up(serve: Serve) -> None:
     }
     ended = answers[-1]
     spent = {k[1:]: v for k, v in samples.items() if k[0] == "resq_bops_total"}
-    assert sum(spent.values()) == ended.bops  # type: ignore[union-attr]
-    assert samples["resq_bops_baseline_total", "tiny"] == ended.bops_w8a8  # type: ignore[union-attr]
+    assert isinstance(ended, Ended)
+    assert sum(spent.values()) == ended.bops + clip["bops"]
+    assert samples["resq_bops_baseline_total", "tiny"] == ended.bops_w8a8 + clip["bops_w8a8"]
+    assert samples["resq_frames_total", "inferred", "tiny"] == 6 + 3
     assert samples["resq_frames_total", "received", "tiny"] == 7
     assert samples["resq_frames_total", "answered", "tiny"] == 6
     assert samples["resq_frames_dropped_total", "bad_frame", "tiny"] == 1
-    assert samples["resq_anchors_total", "first_frame", "tiny"] == 1
+    assert samples["resq_anchors_total", "first_frame", "tiny"] == 2
     assert samples["resq_e2e_latency_seconds_count", "tiny"] == 6
     assert samples["resq_clip_jobs", "done"] == 1
     assert samples["resq_ws_closes_total", "1000"] == 1
