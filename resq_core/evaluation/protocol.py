@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from resq_core.errors import InputError, OptionError
 from resq_core.evaluation.miou import ConfusionMatrix
+from resq_core.tasks.pictures import Picture
 from resq_core.tasks.segmentation import SegmentationTask
 
 __all__ = ["ClipScore", "Step", "StepOutcome", "evaluate_clip"]
@@ -34,7 +34,6 @@ class StepOutcome(NamedTuple):
 
 
 Step = Callable[[Tensor], StepOutcome]
-Picture = NDArray[np.uint8]
 Sample = tuple[Picture, Picture]
 
 
