@@ -258,7 +258,8 @@ class ClipWork:
     @property
     def _can_go_on(self) -> bool:
         """From an anchor without what came before it."""
-        return {"segmentation": True, "pose": self._one_size}.get(self._card.task, False)
+        task = self._card.task
+        return task == "segmentation" or (task == "pose" and self._one_size)
 
     def _mark(self, totals: StreamTotals, following: StepOutput | None) -> Checkpoint:
         """The checkpoint behind the frames so far, whose sums are given, before an anchor."""

@@ -56,6 +56,18 @@ class TrainedNetwork(nn.Module):
             for slot in self._slots
         )
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What it is trained for: a state of another training does not fit it."""
+        options = self._model.options
+        return {
+            "precision": str(self._model.precision),
+            "shape": "x".join(map(str, self._shape)),
+            "period": str(options.period),
+            "reference": str(options.reference),
+            "policy": f"{options.policy.form} {options.policy.threshold}",
+        }
+
     def train(self, mode: bool = True) -> TrainedNetwork:
         """Does nothing: what is trained is the network in eval mode."""
         return self

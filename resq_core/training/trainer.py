@@ -69,7 +69,8 @@ class Trainer:
         seed: int = 0,
     ) -> None:
         self._network, self._loss, self._batches = network, loss, batches
-        self._schedule, self._seed = schedule, seed
+        self._schedule = schedule
+        self._about = asdict(schedule) | {"seed": seed} | network.about
         self.step = 0
         self._generator = torch.Generator().manual_seed(seed)
         groups = (
@@ -112,7 +113,7 @@ class Trainer:
         part = path.with_suffix(".part")
         torch.save(
             {
-                "about": asdict(self._schedule) | {"seed": self._seed},
+                "about": self._about,
                 "step": self.step,
                 "network": self._network.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
@@ -131,9 +132,8 @@ class Trainer:
         """
         try:
             saved = torch.load(path, weights_only=True)
-            about = asdict(self._schedule) | {"seed": self._seed}
-            if saved["about"] != about:
-                raise SavedModelError(f"{path} is of {saved['about']}; expected {about}")
+            if saved["about"] != self._about:
+                raise SavedModelError(f"{path} is of {saved['about']}; expected {self._about}")
             self._network.load_state_dict(saved["network"])
             self._optimizer.load_state_dict(saved["optimizer"])
             self._decay.load_state_dict(saved["decay"])

@@ -21,10 +21,10 @@ from resq_core import models
 from resq_core.errors import InputError, OptionError
 from resq_core.models import STM
 from resq_core.pipelines import VosClip, quantize_stm
-from resq_core.tasks import CAMVID11, CITYSCAPES19, Box, LabelSet, SegmentationTask
+from resq_core.tasks import CAMVID11, CITYSCAPES19, LabelSet
 from resq_core.zoo import JOINT_SETS, ModelCard
 from service.commands.saving import save_model
-from service.commands.shared import Json, print_json
+from service.commands.shared import Json, network_input, parse_size, print_json
 from service.decoder import ClipFrame, open_clip
 from service.objects import read_mask_file
 
@@ -54,7 +54,9 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Fit a network's activation scales on video and save it; a folder gets a card as well."""
-    job = _Job(clips, architecture, _input_size(size), precision or _PRECISIONS, period, samples)
+    job = _Job(
+        clips, architecture, parse_size(size, "size"), precision or _PRECISIONS, period, samples
+    )
     facts: dict[str, Any]
     network = models.build(architecture, **_options(architecture, classes, labels, joints))
     models.load_weights(network, weights)
@@ -73,13 +75,6 @@ def calibrate(
         print_json({"out": str(out), "precisions": job.precisions})
     else:
         typer.echo(f"{out}: {', '.join(job.precisions)}")
-
-
-def _input_size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise OptionError(f"size is {text!r}; expected WIDTHxHEIGHT, for example 480x360")
-    return int(height), int(width)
 
 
 def _options(architecture: str, classes: int, labels: str | None, joints: str) -> dict[str, Any]:
@@ -132,7 +127,7 @@ class _Job:
         reading = bar.add_task("reading", total=len(self.clips))
         stretches: list[list[Tensor]] = []
         for clip in self.clips:
-            stretches += [[_input(card, f) for f in run] for run in _stretches(clip)]
+            stretches += [[network_input(card, f.image) for f in run] for run in _stretches(clip)]
             bar.advance(reading)
         model.calibrate(stretches, samples=self.samples, also=also, progress=_fitting(bar))
         return model
@@ -178,16 +173,6 @@ def _fitting(bar: Progress) -> Callable[[float], None]:
     """A line of the progress bar that is told fractions."""
     task = bar.add_task("fitting", total=1.0)
     return lambda fraction: bar.update(task, completed=fraction)
-
-
-def _input(card: ModelCard, frame: ClipFrame) -> Tensor:
-    """A frame as the network sees it; a pose network sees the whole picture."""
-    if card.task == "pose":
-        task = card.pose()
-        size = (frame.image.shape[0], frame.image.shape[1])
-        return task.preprocess(frame.image, task.crop_of(Box.whole(size)))
-    segmentation: SegmentationTask = card.segmentation()
-    return segmentation.preprocess(frame.image)
 
 
 def _shrunk(masks: dict[int, Any], size: tuple[int, int]) -> dict[int, Any]:

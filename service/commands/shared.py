@@ -19,8 +19,12 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from torch import Tensor
 
 from resq_core import zoo
+from resq_core.errors import OptionError
+from resq_core.tasks import boxes
+from service.pictures import Picture
 
 __all__ = [
     "Box",
@@ -36,6 +40,8 @@ __all__ = [
     "bytes_bar",
     "frames_bar",
     "model_names",
+    "network_input",
+    "parse_size",
     "people_read_stderr",
     "print_json",
 ]
@@ -86,3 +92,21 @@ def people_read_stderr(as_json: bool) -> AbstractContextManager[Any]:
 def print_json(value: object) -> None:
     """A JSON document on stdout."""
     typer.echo(json.dumps(value, indent=1, default=str))
+
+
+def parse_size(text: str, what: str) -> tuple[int, int]:
+    """(height, width) of WIDTHxHEIGHT. Raises OptionError, which says `what` it is of."""
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise OptionError(f"{what} is {text!r}; expected WIDTHxHEIGHT, for example 480x360")
+    return int(height), int(width)
+
+
+def network_input(card: zoo.ModelCard, image: Picture) -> Tensor:
+    """A picture as the model's network sees it; a pose network sees the whole of it."""
+    if card.task == "pose":
+        task = card.pose()
+        return task.preprocess(
+            image, task.crop_of(boxes.Box.whole((image.shape[0], image.shape[1])))
+        )
+    return card.segmentation().preprocess(image)

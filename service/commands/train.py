@@ -19,7 +19,6 @@ from torch import Tensor
 from resq_core import Precision, QuantizedModel
 from resq_core.errors import InputError, OptionError
 from resq_core.naming import not_known
-from resq_core.tasks import Box
 from resq_core.tasks.pictures import read_picture
 from resq_core.training import (
     ClipSource,
@@ -34,11 +33,17 @@ from resq_core.training import (
 )
 from resq_core.zoo import ModelCard
 from service.commands.saving import save_model
-from service.commands.shared import Json, frames_bar, model_names, print_json
+from service.commands.shared import (
+    Json,
+    frames_bar,
+    model_names,
+    network_input,
+    parse_size,
+    print_json,
+)
 from service.config import load_config
 from service.decoder import open_clip
 from service.local_engine import open_shelves, shelf_models
-from service.pictures import Picture
 
 __all__ = ["train"]
 
@@ -72,6 +77,10 @@ def train(
 
     An interrupted training goes on where it was when it is called again, from OUT/last.pt.
     """
+    if out.suffix == ".resq":
+        raise OptionError(
+            f"out is {out}; expected a folder, which holds the training's state as well"
+        )
     offered = shelf_models(*open_shelves(load_config().models_dir))
     if model not in offered:
         raise OptionError(not_known("no model is", model, offered))
@@ -81,7 +90,10 @@ def train(
     parsed = Precision.parse(precision)
     start = quantized.with_precision(parsed)
     start = start.with_options(start.options.but(period=period))
-    schedule, size = Schedule(steps, rate, 10 * rate), _crop(crop, card)
+    schedule, size = (
+        Schedule(steps, rate, 10 * rate),
+        (card.input_size if crop is None else parse_size(crop, "crop")),
+    )
     if batch < 1:
         raise OptionError(f"batch is {batch}; expected at least 1")
     with frames_bar(Console(stderr=True)) as bar:
@@ -106,16 +118,8 @@ def train(
     if as_json:
         print_json({"out": str(out), "precision": str(parsed), "losses": losses})
     else:
-        typer.echo(f"{out}: {parsed}, loss {losses[0]:.4g} at first, {losses[-1]:.4g} at last")
-
-
-def _crop(text: str | None, card: ModelCard) -> tuple[int, int]:
-    if text is None:
-        return card.input_size
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise OptionError(f"crop is {text!r}; expected WIDTHxHEIGHT, for example 256x256")
-    return int(height), int(width)
+        means = ", ".join(f"{loss:.4g}" for loss in losses[:1] + losses[1:][-1:])
+        typer.echo(f"{out}: {parsed}, losses at first and last: {means or 'it was done before'}")
 
 
 def _towards(teacher: torch.nn.Module, card: ModelCard) -> Callable[..., Tensor]:
@@ -152,7 +156,7 @@ def _run(trainer: Trainer, out: Path, bar: Progress, line: TaskID) -> list[float
                 bar.update(line, description=f"training, loss {losses[-1]:.4g}")
             if trainer.step % _SAVE_EVERY == 0 or trainer.done:
                 trainer.save(last)
-    return losses or [float("nan")]
+    return losses
 
 
 @dataclass(frozen=True)
@@ -172,10 +176,10 @@ def _source(material: list[Path], card: ModelCard, frames: int, bar: Progress) -
     stills: list[Tensor] = []
     for path in material:
         if path.is_dir():
-            stills += [_input(card, read_picture(file, "RGB"))[0] for file in _files(path)]
+            stills += [network_input(card, read_picture(file, "RGB"))[0] for file in _files(path)]
         else:
             with open_clip(path) as video:
-                found = [_input(card, frame.image) for frame in islice(video, frames)]
+                found = [network_input(card, frame.image) for frame in islice(video, frames)]
             if found:
                 clips.append(torch.cat(found))
         bar.advance(reading)
@@ -194,11 +198,3 @@ def _files(folder: Path) -> list[Path]:
     if not found:
         raise InputError(f"{folder} holds no picture; expected {', '.join(_PICTURES)}")
     return found
-
-
-def _input(card: ModelCard, image: Picture) -> Tensor:
-    """As the network sees it; a pose network sees the whole picture."""
-    if card.task == "pose":
-        task = card.pose()
-        return task.preprocess(image, task.crop_of(Box.whole((image.shape[0], image.shape[1]))))
-    return card.segmentation().preprocess(image)

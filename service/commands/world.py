@@ -16,7 +16,7 @@ from rich.progress import track
 from resq_core.errors import OptionError
 from resq_core.tasks import CAMVID11
 from resq_core.world import JOINTS, Street, StreetFrame
-from service.commands.shared import Json, print_json
+from service.commands.shared import Json, parse_size, print_json
 from service.encoder import VideoWriter
 from service.masks import mask_png
 
@@ -37,10 +37,7 @@ def world(
     as_json: Json = False,
 ) -> None:
     """Draw a street with traffic and people: a sample clip, test data, training data."""
-    width, _, height = size.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise OptionError(f"size is {size!r}; expected WIDTHxHEIGHT, for example 480x360")
-    street = Street(seed=seed, size=(int(height), int(width)), camera=camera, noise=noise)
+    street = Street(seed=seed, size=parse_size(size, "size"), camera=camera, noise=noise)
     keep = _label_writer(out) if labels else None
     draw_clip(out / "clip.mp4", street, frames, crf, keep)
     if as_json:

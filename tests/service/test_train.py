@@ -118,6 +118,9 @@ def test_mistakes(clip: Path, stills: Path, shelf: Shelf, tmp_path: Path) -> Non
         done = train(out, *arguments)
         assert isinstance(done.exception, error), arguments
         assert words in str(done.exception)
+    done = train(tmp_path / "m.resq", str(clip), *LEARN)
+    assert "m.resq; expected a folder" in str(done.exception)
+    assert not (tmp_path / "m.resq").exists()
     (out / "last.pt").write_bytes(b"of something else")
     done = train(out, str(clip), *LEARN)
     assert isinstance(done.exception, SavedModelError)

@@ -31,9 +31,9 @@ SCHEDULE = Schedule(6, rate=1e-3)
 
 
 def trainer(
-    schedule: Schedule = SCHEDULE, seed: int = 0, factor: float = 1.0
+    schedule: Schedule = SCHEDULE, factor: float = 1.0, precision: str = "W4A4->W4A4"
 ) -> tuple[TrainedNetwork, Trainer]:
-    model = resq_core.quantize(seeded(Plain), "W4A4->W4A4", backend="reference")
+    model = resq_core.quantize(seeded(Plain), precision, backend="reference")
     clip = moving_clip(8, 1, (1, 3, *SIZE))
     model.calibrate([clip], samples=4, points=5)
     network, source = TrainedNetwork(model, (2, 3, *SIZE)), ClipSource([clip])
@@ -45,7 +45,7 @@ def trainer(
     def batches(generator: torch.Generator) -> list[Tensor]:
         return batch_of(source, 2, 3, SIZE, generator)
 
-    return network, Trainer(network, loss, batches, schedule, seed)
+    return network, Trainer(network, loss, batches, schedule)
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -172,3 +172,12 @@ def test_batches_are_cropped_and_flipped_alike_in_all_frames() -> None:
     assert corners == {-1.0, 1.0}
     with pytest.raises(InputError, match="frames are 24x16; expected at least the crop, 32x8"):
         batch_of(source, 1, 3, (8, 32), generator)
+
+
+def test_a_state_of_another_precision_is_refused(tmp_path: Path) -> None:
+    """Its scales have the same shapes."""
+    _, one = trainer()
+    one.save(tmp_path / "last.pt")
+    _, other = trainer(precision="W4A4->W4A3")
+    with pytest.raises(SavedModelError, match=r"W4A4->W4A4.*expected.*W4A4->W4A3"):
+        other.resume(tmp_path / "last.pt")
