@@ -24,6 +24,7 @@ from service.commands.run import run
 from service.commands.serve import serve
 from service.commands.stream import stream
 from service.commands.train import train
+from service.commands.train_float import train_float
 from service.commands.tune import tune
 from service.commands.world import world
 from service.config import ConfigError
@@ -55,6 +56,7 @@ app.command("run")(run)
 app.command("serve")(serve)
 app.command("stream")(stream)
 app.command("train")(train)
+app.command("train-float")(train_float)
 app.command("tune")(tune)
 app.command("world")(world)
 app.add_typer(clips, name="clips")

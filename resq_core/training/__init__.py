@@ -1,19 +1,38 @@
-"""Quantization-aware training: a network learns at the precision that it runs at."""
+"""Training: in floating point, and at the precision that a network runs at (QAT)."""
 
-from resq_core.training.losses import distillation, ohem_cross_entropy, squared_error
+from resq_core.training.float_network import FloatNetwork
+from resq_core.training.losses import (
+    distillation,
+    lovasz_softmax,
+    ohem_cross_entropy,
+    squared_error,
+)
 from resq_core.training.network import TrainedNetwork
-from resq_core.training.sequences import ClipSource, Source, StillSource, batch_of
+from resq_core.training.sequences import (
+    VOID,
+    Batch,
+    ClipSource,
+    Source,
+    StillSource,
+    Stretch,
+    batch_of,
+)
 from resq_core.training.trainer import Schedule, Trainer
 
 __all__ = [
+    "VOID",
+    "Batch",
     "ClipSource",
+    "FloatNetwork",
     "Schedule",
     "Source",
     "StillSource",
+    "Stretch",
     "TrainedNetwork",
     "Trainer",
     "batch_of",
     "distillation",
+    "lovasz_softmax",
     "ohem_cross_entropy",
     "squared_error",
 ]

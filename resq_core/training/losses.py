@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["distillation", "ohem_cross_entropy", "squared_error"]
+__all__ = ["distillation", "lovasz_softmax", "ohem_cross_entropy", "squared_error"]
 
 
 def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -57,8 +57,7 @@ def ohem_cross_entropy(
     Returns:
         A scalar; 0, with no gradient, where no pixel counts.
     """
-    if logits.shape[-2:] != labels.shape[-2:]:
-        logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    logits = _resized(logits, labels)
     losses = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="none")
     losses = losses[labels != ignore]
     if not losses.numel():
@@ -67,3 +66,38 @@ def ohem_cross_entropy(
     least = losses.detach().kthvalue(losses.numel() - hardest + 1).values
     bound = torch.minimum(least, -torch.tensor(threshold).log())
     return losses[losses.detach() >= bound].mean()
+
+
+def lovasz_softmax(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
+    """The Lovász extension of 1 − IoU, a mean over the classes that are labelled.
+
+    Berman et al., CVPR 2018, Algorithm 1: a class's pixels, sorted by how wrong they are, weigh
+    what each adds to the Jaccard loss of that class. Rare and thin classes count like large ones.
+
+    Args:
+        logits: float32 [B, K, h, w], resized to the labels bilinearly.
+        labels: int64 [B, H, W], class ids or `ignore`.
+        ignore: label of pixels that do not count.
+
+    Returns:
+        A scalar from 0 to 1; 0, with no gradient, where no pixel counts.
+    """
+    logits = _resized(logits, labels)
+    counted = labels != ignore
+    scores = logits.softmax(1).permute(0, 2, 3, 1)[counted]
+    truth = labels[counted]
+    terms = []
+    for k in truth.unique().tolist():  # type: ignore[no-untyped-call]
+        own = (truth == k).to(scores.dtype)
+        errors, order = (own - scores[:, k]).abs().sort(descending=True)
+        own = own[order]
+        union = own.sum() + (1 - own).cumsum(0)
+        jaccard = 1 - (own.sum() - own.cumsum(0)) / union
+        terms.append(torch.dot(errors, jaccard.diff(prepend=jaccard.new_zeros(1))))
+    return torch.stack(terms).mean() if terms else logits.sum() * 0.0
+
+
+def _resized(logits: Tensor, labels: Tensor) -> Tensor:
+    if logits.shape[-2:] == labels.shape[-2:]:
+        return logits
+    return F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)

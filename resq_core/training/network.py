@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,14 @@ class TrainedNetwork(nn.Module):
             "reference": str(options.reference),
             "policy": f"{options.policy.form} {options.policy.threshold}",
         }
+
+    def weights(self) -> Iterator[nn.Parameter]:
+        """Parameters of the float network."""
+        return self.network.parameters()
+
+    def scales(self) -> Iterator[nn.Parameter]:
+        """Logarithms of the activation scales."""
+        return self.log_scales.parameters()
 
     def train(self, mode: bool = True) -> TrainedNetwork:
         """Does nothing: what is trained is the network in eval mode."""

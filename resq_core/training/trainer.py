@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from resq_core.errors import OptionError, SavedModelError
+from resq_core.training.float_network import FloatNetwork
 from resq_core.training.network import TrainedNetwork
+from resq_core.training.sequences import Batch
 
 __all__ = ["Schedule", "Trainer"]
 
-Loss = Callable[[Sequence[Any], Sequence[Tensor]], Tensor]
+Network = TypeVar("Network", TrainedNetwork, FloatNetwork)
+Loss = Callable[[Sequence[Any], Batch], Tensor]
 """Of the outputs for T frames, and those frames."""
 
 
@@ -30,29 +35,47 @@ class Schedule:
             gradient descent, whose steps are far smaller.
         scale_rate: of the logarithms of the scales, falling alike.
         most: the gradient's norm is cut to this.
+        warm_up: steps over which the rates rise to where they would be, evenly.
+        weight_decay: of the weights, decoupled (AdamW); scales do not decay.
+        average: what is kept is an exponential moving average of all that learns, with this
+            decay per step; 0 keeps the last step's.
 
     Raises:
-        OptionError: a value that is not positive.
+        OptionError: a value out of its range, which is above 0; of the last three 0 or more, and
+            below 1 for `average`.
     """
 
     steps: int
     rate: float = 2e-5
     scale_rate: float = 2e-4
     most: float = 1.0
+    warm_up: int = 0
+    weight_decay: float = 0.0
+    average: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not value > 0:
-                raise OptionError(f"{name} is {value}; expected a number above 0")
+        for name in ("steps", "rate", "scale_rate", "most"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        if self.warm_up < 0 or self.weight_decay < 0 or not 0 <= self.average < 1:
+            raise OptionError(
+                f"warm_up is {self.warm_up}, weight_decay {self.weight_decay} and average "
+                f"{self.average}; expected none below 0, and the last below 1"
+            )
+
+    def factor(self, step: int) -> float:
+        """What the rates are multiplied by at a step, counted from 0."""
+        rising = min((step + 1) / (self.warm_up + 1), 1.0)
+        return rising * math.pow(max(1 - step / self.steps, 0.0), 0.9)
 
 
-class Trainer:
-    """Adam over a network's parameters and scales.
+class Trainer(Generic[Network]):
+    """AdamW over a network's weights and scales.
 
     Args:
         network: what learns.
         loss: what is minimized.
-        batches: draws the T frames of a step.
+        batches: draws the sequences of a step.
         schedule: how fast.
         seed: of the batches.
 
@@ -62,25 +85,37 @@ class Trainer:
 
     def __init__(
         self,
-        network: TrainedNetwork,
+        network: Network,
         loss: Loss,
-        batches: Callable[[torch.Generator], Sequence[Tensor]],
+        batches: Callable[[torch.Generator], Batch],
         schedule: Schedule,
         seed: int = 0,
     ) -> None:
-        self._network, self._loss, self._batches = network, loss, batches
+        self._network: Network = network
+        self._loss, self._batches = loss, batches
         self._schedule = schedule
         self._about = asdict(schedule) | {"seed": seed} | network.about
         self.step = 0
         self._generator = torch.Generator().manual_seed(seed)
         groups = (
-            {"params": list(network.network.parameters()), "lr": schedule.rate},
-            {"params": list(network.log_scales.parameters()), "lr": schedule.scale_rate},
+            {
+                "params": list(network.weights()),
+                "lr": schedule.rate,
+                "weight_decay": schedule.weight_decay,
+            },
+            {"params": list(network.scales()), "lr": schedule.scale_rate, "weight_decay": 0.0},
         )
-        self._optimizer = torch.optim.Adam(groups)
-        self._decay = torch.optim.lr_scheduler.PolynomialLR(
-            self._optimizer, schedule.steps, power=0.9
-        )
+        self._optimizer = torch.optim.AdamW([g for g in groups if g["params"]])
+        self._decay = torch.optim.lr_scheduler.LambdaLR(self._optimizer, schedule.factor)
+        self._average: AveragedModel | None = None
+        if schedule.average:
+            mean = get_ema_multi_avg_fn(schedule.average)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
+
+    @property
+    def result(self) -> Network:
+        """What was learned so far: the average where the schedule wants one."""
+        return self._network if self._average is None else cast(Network, self._average.module)
 
     @property
     def done(self) -> bool:
@@ -94,8 +129,8 @@ class Trainer:
             InputError: the batches cannot be drawn.
             OptionError: the loss is not finite; nothing was changed.
         """
-        frames = self._batches(self._generator)
-        loss = self._loss(self._network(frames), frames)
+        batch = self._batches(self._generator)
+        loss = self._loss(self._network(batch.frames), batch)
         if not torch.isfinite(loss):
             raise OptionError(
                 f"the loss is {loss.item()} at step {self.step}; expected a lower --rate"
@@ -105,6 +140,8 @@ class Trainer:
         nn.utils.clip_grad_norm_(self._network.parameters(), self._schedule.most)
         self._optimizer.step()
         self._decay.step()
+        if self._average is not None:
+            self._average.update_parameters(self._network)
         self.step += 1
         return loss.item()
 
@@ -119,6 +156,7 @@ class Trainer:
                 "optimizer": self._optimizer.state_dict(),
                 "decay": self._decay.state_dict(),
                 "generator": self._generator.get_state(),
+                "average": None if self._average is None else self._average.state_dict(),
             },
             part,
         )
@@ -138,6 +176,8 @@ class Trainer:
             self._optimizer.load_state_dict(saved["optimizer"])
             self._decay.load_state_dict(saved["decay"])
             self._generator.set_state(saved["generator"])
+            if self._average is not None:
+                self._average.load_state_dict(saved["average"])
             self.step = saved["step"]
         except SavedModelError:
             raise

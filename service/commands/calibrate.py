@@ -21,10 +21,16 @@ from resq_core import models
 from resq_core.errors import InputError, OptionError
 from resq_core.models import STM
 from resq_core.pipelines import VosClip, quantize_stm
-from resq_core.tasks import CAMVID11, CITYSCAPES19, LabelSet
 from resq_core.zoo import JOINT_SETS, ModelCard
 from service.commands.saving import save_model
-from service.commands.shared import Json, network_input, parse_size, print_json
+from service.commands.shared import (
+    IMAGENET,
+    Json,
+    label_set,
+    network_input,
+    parse_size,
+    print_json,
+)
 from service.decoder import ClipFrame, open_clip
 from service.objects import read_mask_file
 
@@ -33,8 +39,6 @@ __all__ = ["calibrate"]
 _FRAMES_PER_CLIP = 64
 _STRETCH = 16  # frames in a row
 _PRECISIONS = ["W8A8->W8A{0,4,8}", "W8A8->W8A4", "W8A4", "W8A8->W8A8"]
-_LABELS = {"camvid11": CAMVID11, "cityscapes19": CITYSCAPES19}
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def calibrate(
@@ -79,21 +83,20 @@ def calibrate(
 
 def _options(architecture: str, classes: int, labels: str | None, joints: str) -> dict[str, Any]:
     """Options of the builder, checked."""
-    if labels is not None and labels not in _LABELS:
-        raise OptionError(f"labels is {labels!r}; expected one of {', '.join(_LABELS)}")
+    known = None if labels is None else label_set(labels)
     if architecture == "stm":
         return {}
     if architecture.endswith("_pose"):
         if joints not in JOINT_SETS:
             raise OptionError(f"joints is {joints!r}; expected one of {', '.join(JOINT_SETS)}")
         return {"num_joints": len(JOINT_SETS[joints])}
-    return {"num_classes": classes if labels is None else len(_LABELS[labels].classes)}
+    return {"num_classes": classes if known is None else len(known.classes)}
 
 
 def _look(classes: int, labels: str | None) -> dict[str, Any]:
     """Names and colours of classes."""
     if labels is not None:
-        known: LabelSet = _LABELS[labels]
+        known = label_set(labels)
         return {
             "classes": known.classes,
             "palette": known.palette,
@@ -166,7 +169,7 @@ class _Job:
             "training": "calibrated by resq calibrate",
             "precisions": tuple(self.precisions),
         }
-        return ModelCard.model_validate(fields | _IMAGENET | facts)
+        return ModelCard.model_validate(fields | IMAGENET | facts)
 
 
 def _fitting(bar: Progress) -> Callable[[float], None]:

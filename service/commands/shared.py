@@ -23,10 +23,11 @@ from torch import Tensor
 
 from resq_core import zoo
 from resq_core.errors import OptionError
-from resq_core.tasks import boxes
+from resq_core.tasks import CAMVID11, CITYSCAPES19, LabelSet, boxes
 from service.pictures import Picture
 
 __all__ = [
+    "IMAGENET",
     "Box",
     "Json",
     "Key",
@@ -39,6 +40,7 @@ __all__ = [
     "Url",
     "bytes_bar",
     "frames_bar",
+    "label_set",
     "model_names",
     "network_input",
     "parse_size",
@@ -50,6 +52,11 @@ __all__ = [
 def _precisions() -> list[str]:
     return sorted({precision for name in zoo.names() for precision in zoo.card(name).precisions})
 
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""What our networks expect to be taken from, and divided out of, RGB in 0 to 1."""
+
+_LABEL_SETS = {"camvid11": CAMVID11, "cityscapes19": CITYSCAPES19}
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[str, typer.Option(help="Of the server.")]
@@ -100,6 +107,13 @@ def parse_size(text: str, what: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal()):
         raise OptionError(f"{what} is {text!r}; expected WIDTHxHEIGHT, for example 480x360")
     return int(height), int(width)
+
+
+def label_set(name: str) -> LabelSet:
+    """Classes of a name. Raises OptionError, which lists the names there are."""
+    if name not in _LABEL_SETS:
+        raise OptionError(f"labels is {name!r}; expected one of {', '.join(_LABEL_SETS)}")
+    return _LABEL_SETS[name]
 
 
 def network_input(card: zoo.ModelCard, image: Picture) -> Tensor:

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from torch import Tensor
 
 from resq_core import Precision, QuantizedModel
-from resq_core.errors import InputError, OptionError
+from resq_core.errors import OptionError
 from resq_core.naming import not_known
-from resq_core.tasks.pictures import read_picture
 from resq_core.training import (
-    ClipSource,
+    VOID,
+    Batch,
     Schedule,
-    Source,
-    StillSource,
     TrainedNetwork,
     Trainer,
     batch_of,
     distillation,
+    ohem_cross_entropy,
     squared_error,
 )
 from resq_core.zoo import ModelCard
+from service.commands.learning import labelled_stills, run_training, unlabelled
 from service.commands.saving import save_model
 from service.commands.shared import (
     Json,
@@ -42,14 +38,9 @@ from service.commands.shared import (
     print_json,
 )
 from service.config import load_config
-from service.decoder import open_clip
 from service.local_engine import open_shelves, shelf_models
 
 __all__ = ["train"]
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-_SAVE_EVERY = 50  # steps
-_MEAN_OVER = 20  # steps, of the losses that are told
 
 
 def train(
@@ -69,11 +60,15 @@ def train(
         str | None, typer.Option(help="WIDTHxHEIGHT; else the network's input.")
     ] = None,
     rate: Annotated[float, typer.Option(help="Learning rate at the first step.")] = 2e-5,
+    labelled: Annotated[
+        bool,
+        typer.Option("--labelled", help="Learn from labels: DIR has its own in DIR_labels."),
+    ] = False,
     frames: Annotated[int, typer.Option(help="At most, of each video, held in memory.")] = 240,
     seed: Annotated[int, typer.Option(help="Of the sequences.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Quantization-aware training without labels: sequences of T frames, towards float outputs.
+    """Quantization-aware training: sequences of T frames, towards float outputs or labels.
 
     An interrupted training goes on where it was when it is called again, from OUT/last.pt.
     """
@@ -94,27 +89,34 @@ def train(
         Schedule(steps, rate, 10 * rate),
         (card.input_size if crop is None else parse_size(crop, "crop")),
     )
+    if labelled and card.task != "segmentation":
+        raise OptionError(f"{model} is for {card.task}; expected a segmentation model for labels")
     if batch < 1:
         raise OptionError(f"batch is {batch}; expected at least 1")
     with frames_bar(Console(stderr=True)) as bar:
-        source = _source(material, card, frames, bar)
+        look = partial(network_input, card)
+        source = (
+            labelled_stills(material, look, len(card.classes), card.ignore_index, bar)
+            if labelled
+            else unlabelled(material, look, frames, bar)
+        )
         capturing = bar.add_task("capturing", total=1)
         network = TrainedNetwork(start, (batch, 3, *size))
         bar.update(capturing, completed=1)
         trainer = Trainer(
             network,
-            _towards(start.module, card),
+            _labels_loss if labelled else _towards(start.module, card),
             lambda generator: batch_of(source, batch, period, size, generator),
             schedule,
             seed,
         )
-        losses = _run(trainer, out, bar, bar.add_task("training", total=steps))
-    how = (
-        f"Trained at {parsed}, T = {period}, for {steps} steps by resq train, from its float self."
-    )
+        last, log = out / "last.pt", out / "losses.ndjson"
+        losses = run_training(trainer, last, log, bar, bar.add_task("training", total=steps))
+    teacher = "labels" if labelled else "its float self"
+    how = f"Trained at {parsed}, T = {period}, for {steps} steps by resq train, from {teacher}."
     changes = {"training": f"{card.training} {how}", "precisions": (str(parsed),), "metrics": {}}
-    save_model(out, network.quantized(), card.model_copy(update=changes))
-    (out / "last.pt").unlink()
+    save_model(out, trainer.result.quantized(), card.model_copy(update=changes))
+    last.unlink()
     if as_json:
         print_json({"out": str(out), "precision": str(parsed), "losses": losses})
     else:
@@ -125,9 +127,9 @@ def train(
 def _towards(teacher: torch.nn.Module, card: ModelCard) -> Callable[..., Tensor]:
     """The loss: how far from a float network's outputs, frame by frame."""
 
-    def loss(outputs: Sequence[Any], frames: Sequence[Tensor]) -> Tensor:
+    def loss(outputs: Sequence[Any], batch: Batch) -> Tensor:
         with torch.no_grad():
-            wanted = [teacher(x) for x in frames]
+            wanted = [teacher(x) for x in batch.frames]
         if card.task != "segmentation":
             return squared_error(list(outputs), wanted)
         each = [distillation(a, b) for a, b in zip(outputs, wanted, strict=True)]
@@ -136,65 +138,8 @@ def _towards(teacher: torch.nn.Module, card: ModelCard) -> Callable[..., Tensor]
     return loss
 
 
-def _run(trainer: Trainer, out: Path, bar: Progress, line: TaskID) -> list[float]:
-    """Train to the end; means of the losses over some steps each, those of this call."""
-    out.mkdir(parents=True, exist_ok=True)
-    last = out / "last.pt"
-    if last.exists():
-        trainer.resume(last)
-        bar.update(line, completed=trainer.step)
-    recent: list[float] = []
-    losses: list[float] = []
-    with (out / "losses.ndjson").open("a", encoding="utf-8") as log:
-        while not trainer.done:
-            recent.append(trainer.advance())
-            bar.advance(line)
-            if len(recent) == _MEAN_OVER or trainer.done:
-                losses.append(float(np.mean(recent)))
-                recent.clear()
-                log.write(json.dumps({"step": trainer.step, "loss": losses[-1]}) + "\n")
-                bar.update(line, description=f"training, loss {losses[-1]:.4g}")
-            if trainer.step % _SAVE_EVERY == 0 or trainer.done:
-                trainer.save(last)
-    return losses
-
-
-@dataclass(frozen=True)
-class _Mixed:
-    """Draws from several sources in turn by chance."""
-
-    sources: Sequence[Source]
-
-    def draw(self, length: int, generator: torch.Generator) -> Tensor:
-        place = int(torch.randint(len(self.sources), (), generator=generator))
-        return self.sources[place].draw(length, generator)
-
-
-def _source(material: list[Path], card: ModelCard, frames: int, bar: Progress) -> Source:
-    reading = bar.add_task("reading", total=len(material))
-    clips: list[Tensor] = []
-    stills: list[Tensor] = []
-    for path in material:
-        if path.is_dir():
-            stills += [network_input(card, read_picture(file, "RGB"))[0] for file in _files(path)]
-        else:
-            with open_clip(path) as video:
-                found = [network_input(card, frame.image) for frame in islice(video, frames)]
-            if found:
-                clips.append(torch.cat(found))
-        bar.advance(reading)
-    sources: list[Source] = []
-    if clips:
-        sources.append(ClipSource(clips))
-    if stills:
-        sources.append(StillSource(stills))
-    if not sources:
-        raise InputError(f"{', '.join(map(str, material))}: no frame in it; expected videos")
-    return _Mixed(sources)
-
-
-def _files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
-    if not found:
-        raise InputError(f"{folder} holds no picture; expected {', '.join(_PICTURES)}")
-    return found
+def _labels_loss(outputs: Sequence[Any], batch: Batch) -> Tensor:
+    """Hard pixels of every frame, against its labels."""
+    assert batch.labels is not None
+    each = [ohem_cross_entropy(a, b, VOID) for a, b in zip(outputs, batch.labels, strict=True)]
+    return torch.stack(each).mean()

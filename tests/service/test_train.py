@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from resq_core.errors import CalibrationError, InputError, OptionError, SavedModelError
 from resq_core.zoo import Shelf
 from service.cli import app
-from service.commands import train as command
+from service.commands import learning as command
 from service.encoder import VideoWriter
 from tests.service.conftest import SIZE, colour
 
@@ -125,3 +125,61 @@ def test_mistakes(clip: Path, stills: Path, shelf: Shelf, tmp_path: Path) -> Non
     done = train(out, str(clip), *LEARN)
     assert isinstance(done.exception, SavedModelError)
     assert "last.pt is no checkpoint of this training" in str(done.exception)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Pictures whose classes are their brightness, in CamVid's layout."""
+    folder, labels = tmp_path / "train", tmp_path / "train_labels"
+    folder.mkdir()
+    labels.mkdir()
+    for i in range(3):
+        classes = np.roll(np.repeat(np.arange(3, dtype=np.uint8), 32)[None].repeat(64, 0), 9 * i, 1)
+        classes[0, 0] = 11
+        Image.fromarray(np.stack([80 * classes] * 3, 2)).save(folder / f"{i}.jpg")
+        Image.fromarray(classes).save(labels / f"{i}.png")
+    return folder
+
+
+def test_a_network_learns_in_float_goes_on_and_is_calibrated(
+    labelled: Path, clip: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "float" / "weights.safetensors"
+    arguments = ["train-float", str(labelled), "--size", "96x64", "--batch", "2", "--out", str(out)]
+    short = CliRunner().invoke(app, [*arguments, "--steps", "4", "--json"])
+    assert short.exit_code == 0, short.output
+    assert json.loads(short.stdout)["steps"] == 4
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        "weights.ndjson",
+        "weights.safetensors",
+    ]
+    more = [*arguments, "--steps", "3", "--start", str(out)]
+    assert CliRunner().invoke(app, more).exit_code == 0
+    calibrate = ["calibrate", str(clip), "--weights", str(out), "--labels", "camvid11"]
+    model = tmp_path / "models" / "mine"
+    options = ["--size", "96x64", "--samples", "2", "--precision", "W8A8->W8A4"]
+    made = CliRunner().invoke(app, [*calibrate, *options, "--out", str(model)])
+    assert made.exit_code == 0, made.output
+
+
+def test_labels_that_do_not_fit_are_refused_by_name(labelled: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "weights.safetensors")
+    Image.fromarray(np.full((64, 96), 12, np.uint8)).save(labelled.parent / "train_labels/1.png")
+    wrong = CliRunner().invoke(app, ["train-float", str(labelled), "--out", out])
+    assert isinstance(wrong.exception, InputError)
+    assert "train/1 hold [12]; expected 0 to 10, or 11" in str(wrong.exception)
+    bare = CliRunner().invoke(app, ["train-float", str(labelled), "--out", str(tmp_path / "x")])
+    assert isinstance(bare.exception, OptionError)
+    assert "ends in .safetensors" in str(bare.exception)
+
+
+def test_quantized_training_learns_from_labels(
+    labelled: Path, shelf: Shelf, tmp_path: Path
+) -> None:
+    for path in (labelled.parent / "train_labels").glob("*.png"):  # tiny has three classes
+        ids = np.array(Image.open(path))
+        Image.fromarray(np.where(ids == 11, 255, ids).astype(np.uint8)).save(path)
+    out = tmp_path / "models" / "learned"
+    done = train(out, str(labelled), "--labelled", *LEARN, "--steps", "6")
+    assert done.exit_code == 0, done.output
+    assert "from labels" in Shelf(tmp_path / "models").card("learned").training

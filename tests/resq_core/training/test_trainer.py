@@ -9,18 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import resq_core
 from resq_core.errors import InputError, OptionError, SavedModelError
 from resq_core.training import (
+    VOID,
+    Batch,
     ClipSource,
+    FloatNetwork,
     Schedule,
     StillSource,
     TrainedNetwork,
     Trainer,
     batch_of,
     distillation,
+    lovasz_softmax,
     ohem_cross_entropy,
     squared_error,
 )
@@ -39,10 +43,10 @@ def trainer(
     network, source = TrainedNetwork(model, (2, 3, *SIZE)), ClipSource([clip])
     teacher = seeded(Plain)
 
-    def loss(outputs: Sequence[Tensor], frames: Sequence[Tensor]) -> Tensor:
-        return factor * squared_error(list(outputs), [teacher(x) for x in frames])
+    def loss(outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+        return factor * squared_error(list(outputs), [teacher(x) for x in batch.frames])
 
-    def batches(generator: torch.Generator) -> list[Tensor]:
+    def batches(generator: torch.Generator) -> Batch:
         return batch_of(source, 2, 3, SIZE, generator)
 
     return network, Trainer(network, loss, batches, schedule)
@@ -136,7 +140,7 @@ def test_a_student_like_its_teacher_has_nothing_to_learn() -> None:
 def test_stretches_come_from_all_places_alike() -> None:
     clips = [torch.arange(n).float().view(n, 1, 1, 1).expand(n, 3, 4, 4) + 100 * n for n in (3, 6)]
     source, generator = ClipSource(clips), torch.Generator().manual_seed(0)
-    firsts = [source.draw(3, generator)[:, 0, 0, 0].tolist() for _ in range(200)]
+    firsts = [source.draw(3, generator).frames[:, 0, 0, 0].tolist() for _ in range(200)]
     assert all(b - a == 1 for run in firsts for a, b in pairwise(run))
     assert {run[0] for run in firsts} == {300.0, 600.0, 601.0, 602.0, 603.0}
     with pytest.raises(InputError, match="the longest clip has 6 frames; expected at least 7"):
@@ -150,7 +154,7 @@ def test_a_still_picture_stands_or_moves_evenly() -> None:
     source, generator = StillSource([rows], reach=0.05), torch.Generator().manual_seed(3)
     still = 0
     for _ in range(40):
-        means = source.draw(4, generator)[:, 0, 16:48].mean((1, 2))
+        means = source.draw(4, generator).frames[:, 0, 16:48].mean((1, 2))
         steps = means.diff()
         still += bool((steps.abs() < 1e-6).all())
         assert (steps - steps.mean()).abs().max() < 0.02
@@ -165,7 +169,7 @@ def test_batches_are_cropped_and_flipped_alike_in_all_frames() -> None:
     generator = torch.Generator().manual_seed(0)
     corners = set()
     for _ in range(20):
-        frames = batch_of(source, 2, 3, (8, 12), generator)
+        frames = batch_of(source, 2, 3, (8, 12), generator).frames
         assert [tuple(f.shape) for f in frames] == [(2, 3, 8, 12)] * 3
         assert all(torch.equal(frames[0], f) for f in frames)
         corners |= {f[0, 0, 0].item() - f[0, 0, 1].item() for f in frames[0]}
@@ -181,3 +185,107 @@ def test_a_state_of_another_precision_is_refused(tmp_path: Path) -> None:
     _, other = trainer(precision="W4A4->W4A3")
     with pytest.raises(SavedModelError, match=r"W4A4->W4A4.*expected.*W4A4->W4A3"):
         other.resume(tmp_path / "last.pt")
+
+
+def test_labels_move_with_their_picture() -> None:
+    """Classes are told from the picture's own colours, so every frame can be checked."""
+    classes = (torch.arange(96).view(1, 96) // 24 + torch.arange(64).view(64, 1) // 32 * 4).byte()
+    classes[:, 90:] = VOID
+    picture = classes.float().expand(3, -1, -1).contiguous()
+    source = StillSource([picture], [classes], reach=0.03, scales=(0.6, 2.0))
+    generator, void = torch.Generator().manual_seed(0), 0
+    for _ in range(20):
+        batch = batch_of(source, 2, 3, (48, 64), generator)
+        assert batch.labels is not None
+        for x, labels in zip(batch.frames, batch.labels, strict=True):
+            assert labels.dtype == torch.int64
+            known = labels != VOID
+            void += int((~known).sum())
+            agree = (x[:, 0][known] - labels[known]).abs() < 0.5
+            assert agree.float().mean() > 0.93, "all but where classes meet"
+    assert void, "the right edge, and beyond the picture"
+    assert batch_of(StillSource([picture]), 1, 2, (48, 64), generator).labels is None
+    with pytest.raises(InputError, match="label maps are not those of the pictures"):
+        StillSource([picture], [classes[:5]])
+    with pytest.raises(OptionError, match=r"scales are \(2, 1\)"):
+        StillSource([picture], [classes], scales=(2, 1))
+
+
+def test_jitter_changes_colours_and_no_shape() -> None:
+    torch.manual_seed(0)
+    picture = torch.randn(3, 32, 48)
+    plain = StillSource([picture]).draw(3, torch.Generator().manual_seed(1)).frames
+    vivid = StillSource([picture], jitter=0.3).draw(3, torch.Generator().manual_seed(1)).frames
+    assert not torch.allclose(plain, vivid)
+    for a, b in zip(plain, vivid, strict=True):
+        both = torch.stack((a.mean(0).flatten(), b.mean(0).flatten()))
+        assert torch.corrcoef(both)[0, 1] > 0.999
+
+
+def test_the_lovasz_loss_of_sure_answers_is_one_minus_iou() -> None:
+    """Berman et al.: on the corners of the cube the extension is the Jaccard loss itself."""
+    torch.manual_seed(0)
+    truth = torch.randint(0, 4, (2, 8, 10))
+    found = torch.where(torch.rand(2, 8, 10) < 0.7, truth, torch.randint(0, 4, (2, 8, 10)))
+    truth[0, 0] = VOID
+    logits = 100 * F.one_hot(found, 4).permute(0, 3, 1, 2).float()
+    counted = truth != VOID
+    ious = []
+    for k in range(4):
+        a, b = (truth == k) & counted, (found == k) & counted
+        ious.append(((a & b).sum() / (a | b).sum()).item())
+    expected = 1 - sum(ious) / len(ious)
+    assert lovasz_softmax(logits, truth, VOID).item() == pytest.approx(expected, abs=1e-5)
+    soft = torch.randn(2, 4, 8, 10, requires_grad=True)
+    lovasz_softmax(soft, truth, VOID).backward()
+    assert soft.grad is not None
+    assert torch.isfinite(soft.grad).all()
+    assert lovasz_softmax(soft, torch.full_like(truth, VOID), VOID) == 0
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_float_network_learns_and_its_average_is_kept(tmp_path: Path, mixed: bool) -> None:
+    classes = torch.zeros(32, 48, dtype=torch.uint8)
+    classes[8:24, 12:36] = 1
+    picture = torch.stack([classes.float()] * 3) + 0.1
+    source = StillSource([picture], [classes])
+    schedule = Schedule(60, rate=0.02, warm_up=5, weight_decay=0.01, average=0.9)
+
+    def made() -> tuple[FloatNetwork, Trainer[FloatNetwork]]:
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+        network = FloatNetwork(nn.Sequential(*layers), mixed)
+
+        def loss(outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+            assert batch.labels is not None
+            return ohem_cross_entropy(outputs[0], batch.labels[0], VOID)
+
+        batches = lambda g: batch_of(source, 2, 1, (24, 32), g)  # noqa: E731
+        return network, Trainer(network, loss, batches, schedule)
+
+    network, trainer = made()
+    losses = [trainer.advance() for _ in range(30)]
+    trainer.save(tmp_path / "last.pt")
+    losses += [trainer.advance() for _ in range(30)]
+    assert losses[-1] < losses[0] / 2
+    assert trainer.result is not network
+    kept = trainer.result.network.eval()
+    found = kept(picture[None]).argmax(1)[0]
+    assert (found == classes).float().mean() > 0.95
+    _, again = made()
+    again.resume(tmp_path / "last.pt")
+    while not again.done:
+        again.advance()
+    states = kept.state_dict().values(), again.result.network.state_dict().values()
+    for a, b in zip(*states, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_rates_rise_and_fall() -> None:
+    schedule = Schedule(100, rate=1.0, warm_up=9)
+    assert schedule.factor(0) == pytest.approx(0.1)
+    assert schedule.factor(9) == pytest.approx(0.91**0.9)
+    assert schedule.factor(50) == pytest.approx(0.5**0.9)
+    assert schedule.factor(100) == 0
+    with pytest.raises(OptionError, match="average 1"):
+        Schedule(1, average=1)

@@ -1,0 +1,172 @@
+"""What both training commands do: read material, and run a training that may be interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import Progress, TaskID
+from torch import Tensor
+
+from resq_core.errors import InputError
+from resq_core.evaluation import CamVid
+from resq_core.tasks.pictures import Picture, read_picture
+from resq_core.training import VOID, ClipSource, Source, StillSource, Stretch, Trainer
+from service.decoder import open_clip
+
+__all__ = ["Look", "labelled_stills", "run_training", "unlabelled"]
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+_SAVE_EVERY = 50  # steps
+_MEAN_OVER = 20  # steps, of the losses that are told
+
+Look = Callable[[Picture], Tensor]
+"""A picture uint8 [H, W, 3] to a network's input [1, 3, h, w]."""
+
+
+def run_training(
+    trainer: Trainer[Any], last: Path, log: Path, bar: Progress, line: TaskID
+) -> list[float]:
+    """Train to the end; means of the losses over some steps each, those of this call.
+
+    Args:
+        trainer: goes on from `last` where that exists.
+        last: its state, written every 50 steps.
+        log: the means are added to it, a line of JSON each.
+        bar, line: are told of every step.
+
+    Raises:
+        SavedModelError: `last` is not of this training.
+        InputError, OptionError: as `Trainer.advance` does.
+    """
+    last.parent.mkdir(parents=True, exist_ok=True)
+    if last.exists():
+        trainer.resume(last)
+        bar.update(line, completed=trainer.step)
+    recent: list[float] = []
+    losses: list[float] = []
+    with log.open("a", encoding="utf-8") as file:
+        while not trainer.done:
+            recent.append(trainer.advance())
+            bar.advance(line)
+            if len(recent) == _MEAN_OVER or trainer.done:
+                losses.append(float(np.mean(recent)))
+                recent.clear()
+                file.write(json.dumps({"step": trainer.step, "loss": losses[-1]}) + "\n")
+                file.flush()
+                bar.update(line, description=f"training, loss {losses[-1]:.4g}")
+            if trainer.step % _SAVE_EVERY == 0 or trainer.done:
+                trainer.save(last)
+    return losses
+
+
+def unlabelled(material: list[Path], look: Look, frames: int, bar: Progress) -> Source:
+    """Sequences of videos, and of folders of still pictures.
+
+    Raises InputError for a folder without pictures, a file that cannot be read, or no frame.
+    """
+    reading = bar.add_task("reading", total=len(material))
+    clips: list[Tensor] = []
+    stills: list[Tensor] = []
+    for path in material:
+        if path.is_dir():
+            stills += [look(read_picture(file, "RGB"))[0] for file in _files(path)]
+        else:
+            with open_clip(path) as video:
+                found = [look(frame.image) for frame in islice(video, frames)]
+            if found:
+                clips.append(torch.cat(found))
+        bar.advance(reading)
+    sources: list[Source] = []
+    if clips:
+        sources.append(ClipSource(clips))
+    if stills:
+        sources.append(StillSource(stills))
+    if not sources:
+        raise InputError(f"{', '.join(map(str, material))}: no frame in it; expected videos")
+    return _Mixed(sources)
+
+
+def labelled_stills(
+    folders: list[Path],
+    look: Look,
+    classes: int,
+    ignore: int,
+    bar: Progress,
+    scales: tuple[float, float] = (1 / 0.9, 1 / 0.9),
+    jitter: float = 0.0,
+) -> Source:
+    """Sequences over labelled pictures; each folder is drawn from as often as it has pictures.
+
+    Args:
+        folders: with the labels of `DIR/*.jpg` in `DIR_labels/*.png`, as CamVid has them, or
+            written by `resq world --labels`.
+        look: see there.
+        classes, ignore: label ids are below `classes`, or `ignore`.
+        bar: is told of every folder.
+        scales, jitter: see `StillSource`.
+
+    Raises:
+        InputError: a folder is of neither kind, or holds a file that cannot be used.
+    """
+    reading = bar.add_task("reading", total=len(folders))
+    pictures: list[Tensor] = []
+    labels: list[Tensor] = []
+    for folder in folders:
+        for name, picture, label in _pairs(folder):
+            pictures.append(look(picture)[0])
+            labels.append(_checked(name, label, classes, ignore, pictures[-1].shape[1:]))
+        bar.advance(reading)
+    return StillSource(pictures, labels, scales=scales, jitter=jitter)
+
+
+def _pairs(folder: Path) -> Iterator[tuple[Path, Picture, Picture]]:
+    """Files, pictures and labels of a folder."""
+    classes = folder / "classes"
+    if not classes.is_dir():
+        data = CamVid(folder.parent, folder.name)
+        for name, (picture, label) in zip(data.names, data, strict=True):
+            yield folder / name, picture, label
+        return
+    files = sorted(classes.glob("*.png"))
+    with open_clip(folder / "clip.mp4") as video:
+        for file, frame in zip(files, video, strict=False):
+            yield file, frame.image, read_picture(file)
+
+
+def _checked(name: Path, label: Picture, classes: int, ignore: int, size: Sequence[int]) -> Tensor:
+    """Label ids at the network's size, `VOID` for what does not count."""
+    beyond = sorted(set(np.unique(label).tolist()) - set(range(classes)) - {ignore})
+    if beyond:
+        raise InputError(
+            f"the labels of {name} hold {beyond[:8]}; expected 0 to {classes - 1}, or {ignore}"
+        )
+    height, width = size
+    small = Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)
+    ids = np.asarray(small)
+    return torch.from_numpy(np.where(ids == ignore, VOID, ids).astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class _Mixed:
+    """Draws from several sources in turn by chance."""
+
+    sources: Sequence[Source]
+
+    def draw(self, length: int, generator: torch.Generator) -> Stretch:
+        place = int(torch.randint(len(self.sources), (), generator=generator))
+        return self.sources[place].draw(length, generator)
+
+
+def _files(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    if not found:
+        raise InputError(f"{folder} holds no picture; expected {', '.join(_PICTURES)}")
+    return found

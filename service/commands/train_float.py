@@ -1,0 +1,113 @@
+"""`resq train-float`: a network learns in floating point, before anything is quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import Tensor
+
+from resq_core import models
+from resq_core.errors import OptionError
+from resq_core.tasks import SegmentationTask
+from resq_core.training import (
+    VOID,
+    Batch,
+    FloatNetwork,
+    Schedule,
+    Trainer,
+    batch_of,
+    lovasz_softmax,
+    ohem_cross_entropy,
+)
+from service.commands.learning import labelled_stills, run_training
+from service.commands.shared import (
+    IMAGENET,
+    Json,
+    frames_bar,
+    label_set,
+    parse_size,
+    print_json,
+)
+
+__all__ = ["train_float"]
+
+_AUXILIARY = 0.4  # how much the head that only training has counts, as in DDRNet's training
+_SCALES = (0.75, 2.0)
+_JITTER = 0.3
+
+
+def train_float(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="DIR with DIR_labels beside it, or what `resq world --labels` wrote."),
+    ],
+    out: Annotated[Path, typer.Option(help="The checkpoint to write, X.safetensors.")],
+    labels: Annotated[str, typer.Option(help="camvid11 or cityscapes19.")] = "camvid11",
+    architecture: Annotated[str, typer.Option(help="A network that resq knows.")] = "ddrnet23_slim",
+    start: Annotated[Path | None, typer.Option(help="A checkpoint; else from scratch.")] = None,
+    size: Annotated[str, typer.Option(help="Network input, WIDTHxHEIGHT.")] = "480x360",
+    steps: Annotated[int, typer.Option(help="Of the optimizer.")] = 8000,
+    batch: Annotated[int, typer.Option(help="Pictures at a time.")] = 6,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of weights and pictures.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a segmentation network on labelled pictures.
+
+    An interrupted training goes on where it was when it is called again, from OUT's .last.pt.
+    """
+    if out.suffix != ".safetensors":
+        raise OptionError(f"out is {out}; expected a name that ends in .safetensors")
+    if batch < 1:
+        raise OptionError(f"batch is {batch}; expected at least 1")
+    known, wanted = label_set(labels), parse_size(size, "size")
+    torch.manual_seed(seed)
+    options: dict[str, Any] = {"num_classes": len(known.classes)}
+    if architecture.startswith("ddrnet"):
+        options["aux_head"] = True
+    network = models.build(architecture, **options)
+    if start is not None:
+        models.load_weights(network, start)
+    look = SegmentationTask(known.classes, known.palette, wanted, **IMAGENET).preprocess
+    schedule = Schedule(
+        steps, rate, warm_up=min(200, steps // 10), weight_decay=0.01, average=0.998, most=5.0
+    )
+    with frames_bar(Console(stderr=True)) as bar:
+        source = labelled_stills(
+            folders, look, len(known.classes), known.ignore_index, bar, _SCALES, _JITTER
+        )
+        trainer = Trainer(
+            FloatNetwork(network),
+            _loss,
+            lambda generator: batch_of(source, batch, 1, wanted, generator),
+            schedule,
+            seed,
+        )
+        last, log = out.with_suffix(".last.pt"), out.with_suffix(".ndjson")
+        losses = run_training(trainer, last, log, bar, bar.add_task("training", total=steps))
+    weights = trainer.result.network.state_dict()
+    save_file({name: value.contiguous() for name, value in weights.items()}, out)
+    last.unlink()
+    if as_json:
+        print_json({"out": str(out), "steps": steps, "losses": losses})
+    else:
+        typer.echo(f"{out}: {architecture}, {steps} steps; `resq calibrate` makes a model of it")
+
+
+def _loss(outputs: Sequence[Any], batch: Batch) -> Tensor:
+    """Hard pixels, regions of each class, and hard pixels of the auxiliary head."""
+    assert batch.labels is not None
+    total = torch.zeros(())
+    for output, truth in zip(outputs, batch.labels, strict=True):
+        logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+        total = total + ohem_cross_entropy(logits, truth, VOID)
+        total = total + lovasz_softmax(logits, truth, VOID) / 2
+        for other in auxiliary:
+            total = total + _AUXILIARY * ohem_cross_entropy(other, truth, VOID)
+    return total / len(outputs)
