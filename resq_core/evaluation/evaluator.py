@@ -148,7 +148,7 @@ class Evaluator:
     def _figures(self, row: str, clips: Sequence[str]) -> dict[str, Any]:
         score, costs = self._new_score(), Costs()
         for clip in clips:
-            record = self._state.get(row, clip)
+            record = self._state.get(row, clip) or {}
             try:
                 score.merge(record["score"])
                 costs.merge(record["costs"])

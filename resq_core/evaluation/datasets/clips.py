@@ -26,6 +26,7 @@ __all__ = [
     "PictureFiles",
     "Protocol",
     "check_folder",
+    "is_picture",
     "numbered",
     "read_ids",
     "read_lines",
@@ -199,13 +200,18 @@ def check_folder(path: Path, what: str) -> Path:
     return path
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file's name says so."""
+    return path.suffix.lower() in _PICTURES
+
+
 def numbered(folder: Path, what: str) -> list[Path]:
     """The pictures of a folder, by name, which is their order in time.
 
     Raises InputError without the folder, or without a picture in it.
     """
     check_folder(folder, what)
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICTURES)
+    found = sorted(filter(is_picture, folder.iterdir()))
     if not found:
         raise InputError(f"{folder} holds no picture; expected {what}: {', '.join(_PICTURES)}")
     return found

@@ -27,7 +27,6 @@ from resq_core.evaluation.datasets.clips import (
 )
 from resq_core.tasks.boxes import Box
 from resq_core.tasks.keypoints import JHMDB15
-from resq_core.tasks.pictures import Size
 from resq_core.tasks.pose import Pose, next_box
 
 __all__ = ["SPLITS", "jhmdb_clips"]
