@@ -75,7 +75,7 @@ def write_davis(root: Path, clips: dict[str, int], year: int = 2017, split: str 
 def joints(frames: int) -> np.ndarray:
     """[frames, 15, 2] from 0: three columns of five joints on the square."""
     grid = np.array([(10 + 6 * (k % 3), 11 + 3 * (k // 3)) for k in range(15)], float)
-    return np.stack([grid + (i, 0) for i in range(frames)])
+    return np.stack([grid + np.array((i, 0)) for i in range(frames)])
 
 
 def write_jhmdb(root: Path, clips: dict[str, tuple[int, str]]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -139,10 +140,10 @@ def iou_by_sets(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int, void: 
 
 
 def test_miou_of_real_labels(shared: Path) -> None:
-    """Each label of the clip as a prediction of the next but two; void predicted as sky."""
+    """Each label of the clip as a prediction of the third after it; void predicted as sky."""
     clip = CamVid(shared / "data" / "camvid", "clip_15hz")
     labels = [clip[i][1] for i in range(0, 15, 3)]
-    pairs = [(np.where(a == 11, 0, a), b) for a, b in zip(labels, labels[1:], strict=False)]
+    pairs = [(np.where(a == 11, 0, a), b) for a, b in pairwise(labels)]
     matrix = ConfusionMatrix(11, 11)
     for predicted, label in pairs:
         matrix.update(predicted, label)
