@@ -88,6 +88,8 @@ def evaluate(
     card, parsed = offered[model].card, Precision.parse(precision)
     loaded = offered[model].load()
     rows = Rows.of(loaded, card, parsed, period, **options)
+    if dataset is Layout.CLIPS and phases != 1:
+        raise OptionError(f"phases is {phases}; they are for labelled data sets")
     data = _data(dataset, root, split, loaded, card, period)
     about: dict[str, Any] = {
         "dataset": data.name,

@@ -73,8 +73,9 @@ def write_davis(root: Path, clips: dict[str, int], year: int = 2017, split: str 
 
 
 def joints(frames: int) -> np.ndarray:
-    """[frames, 15, 2] from 0: three columns of five joints on the square."""
+    """[frames, 15, 2] from 0: thirteen joints on the square, and two far from each other."""
     grid = np.array([(10 + 6 * (k % 3), 11 + 3 * (k // 3)) for k in range(15)], float)
+    grid[13:] = (4, 4), (44, 40)
     return np.stack([grid + np.array((i, 0)) for i in range(frames)])
 
 

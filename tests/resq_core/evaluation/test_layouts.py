@@ -128,8 +128,8 @@ def test_jhmdb_reads_joints_from_one_and_boxes_around_them(tmp_path: Path) -> No
     clip = data.clips[0]
     np.testing.assert_allclose(clip.labels[2].points, joints(3)[2])
     assert clip.labels[2].labelled.all()
-    box = clip.start(2)  # joints from (12, 11) to (24, 23), 4 pixels around them
-    assert (box.x, box.y, box.width, box.height) == (8, 7, 20, 20)
+    box = clip.start(2)  # joints from (6, 4) to (46, 40), a tenth of 40 pixels around them
+    assert (box.x, box.y, box.width, box.height) == (2, 0, 48, 44)
     assert [clip.name for clip in jhmdb_clips(root, ["2"]).clips] == ["run/b"]
     with pytest.raises(OptionError, match=r"split is '4'; expected some of 1, 2, 3"):
         jhmdb_clips(root, ["4"])
