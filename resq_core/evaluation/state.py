@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,7 +35,7 @@ class EvaluationState:
 
     def __init__(self, path: Path | None, about: Mapping[str, Any]) -> None:
         self._records: dict[tuple[str, str], Any] = {}
-        self._file: int | None = None
+        self._file: FileIO | None = None
         if path is None:
             return
         header = {"format": _FORMAT, **about}
@@ -50,8 +51,8 @@ class EvaluationState:
                 raise InputError(
                     f"{path} is damaged at line {number}; delete it to begin again"
                 ) from error
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.ftruncate(self._file, len(whole))
+        self._file = path.open("ab", buffering=0)
+        self._file.truncate(len(whole))
         if not lines:
             self._append(header)
 
@@ -65,7 +66,7 @@ class EvaluationState:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
     def get(self, row: str, clip: str) -> Any | None:
@@ -82,8 +83,8 @@ class EvaluationState:
         assert self._file is not None
         left = memoryview(json.dumps(value).encode() + b"\n")
         while left:
-            left = left[os.write(self._file, left) :]
-        os.fsync(self._file)
+            left = left[self._file.write(left) :]
+        os.fsync(self._file.fileno())
 
 
 def _read(path: Path) -> bytes:
