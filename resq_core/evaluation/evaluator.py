@@ -80,11 +80,12 @@ class Evaluator:
         self._plans: dict[tuple[str, str], list[Run]] = {}
         for clip in data.clips:
             try:
-                for row in rows:
-                    runs = plan(clip, data.protocol, period, phases, row.alone)
-                    self._plans[row.name, clip.name] = runs
+                plans = [plan(clip, data.protocol, period, phases, row.alone) for row in rows]
             except InputError as error:
                 self._skipped[clip.name] = str(error)
+            else:
+                for row, runs in zip(rows, plans, strict=True):
+                    self._plans[row.name, clip.name] = runs
 
     def frames(self, row: str) -> int:
         """How many frames a row runs, all clips together."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from resq_core.errors import InputError, OptionError
 from resq_core.evaluation.datasets.clips import LabelledClip, Protocol
 
-__all__ = ["Run", "plan"]
+__all__ = ["Run", "check_phases", "plan"]
 
 _MAX_PHASES = 1000
 _LEAST_SCORED = 3  # frames of a clip whose first and last are not scored
@@ -60,10 +60,7 @@ def plan(
         InputError: the clip, or what is before its label, is shorter than T.
         OptionError: phases out of range, or for another protocol.
     """
-    if not 1 <= len(phases) <= _MAX_PHASES or min(phases) < 0:
-        raise OptionError(
-            f"phases are {list(phases)[:8]}; expected 1 to {_MAX_PHASES} indices from 0"
-        )
+    check_phases(phases)
     if protocol is not Protocol.EVERY_FRAME and list(phases) != [0]:
         raise OptionError(f"phases are for clips whose every frame is scored, not {protocol}")
     frames = len(clip.frames)
@@ -79,6 +76,14 @@ def plan(
             "are not scored"
         )
     return [Run(range(frames), range(1, frames - 1), range(frames))]
+
+
+def check_phases(phases: Sequence[int]) -> None:
+    """Raise OptionError unless they are 1 to 1,000 indices from 0."""
+    if not 1 <= len(phases) <= _MAX_PHASES or min(phases) < 0:
+        raise OptionError(
+            f"phases are {list(phases)[:8]}; expected 1 to {_MAX_PHASES} indices from 0"
+        )
 
 
 def _sequences(frames: int, period: int, phase: int) -> Iterator[Run]:

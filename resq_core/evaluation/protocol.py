@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from resq_core.errors import InputError, OptionError
+from resq_core.errors import InputError
 from resq_core.evaluation.costs import Costs
+from resq_core.evaluation.plans import check_phases
 from resq_core.evaluation.scores import SegmentationScore
 from resq_core.tasks.pictures import Picture
 from resq_core.tasks.segmentation import SegmentationTask
 
 __all__ = ["ClipScore", "Step", "StepOutcome", "evaluate_clip"]
-
-_MAX_PHASES = 1000
 
 
 class StepOutcome(NamedTuple):
@@ -79,10 +78,7 @@ def evaluate_clip(
     Raises InputError for a clip without frames or without a scored pixel, or a label that does
     not fit; OptionError for phases out of range.
     """
-    if not 1 <= len(phases) <= _MAX_PHASES or min(phases) < 0:
-        raise OptionError(
-            f"phases are {list(phases)[:8]}; expected 1 to {_MAX_PHASES} indices from 0"
-        )
+    check_phases(phases)
     score, costs = SegmentationScore(task.classes, ignore_index), Costs()
     for phase in phases:
         _run(open_step, clip, task, phase, score, costs)

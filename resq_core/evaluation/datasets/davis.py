@@ -30,7 +30,7 @@ from resq_core.evaluation.datasets.clips import (
     read_lines,
 )
 from resq_core.tasks.pictures import Picture
-from resq_core.tasks.vos import Mask
+from resq_core.tasks.vos import MAX_OBJECTS, Mask
 
 __all__ = ["davis_clips"]
 
@@ -91,8 +91,11 @@ class _Masks(Mapping[int, ObjectMasks]):
     def __getitem__(self, index: int) -> ObjectMasks:
         if self._objects is None:
             self._objects = _objects(self._read(0))
-            if not self._objects:
-                raise InputError(f"{self._files[0]} shows no object; expected those to follow")
+            if not 1 <= len(self._objects) <= MAX_OBJECTS:
+                raise InputError(
+                    f"{self._files[0]} shows {len(self._objects)} objects; expected those to "
+                    f"follow, 1 to {MAX_OBJECTS}"
+                )
         ids = self._read(index)
         strange = sorted(set(_objects(ids)) - set(self._objects))
         if strange:

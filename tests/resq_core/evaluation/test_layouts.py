@@ -256,8 +256,10 @@ def test_a_frame_of_another_size_or_damaged_costs_only_itself(tmp_path: Path) ->
     assert clip.frames[3].shape == (*SIZE, 3)
 
 
-def test_a_first_mask_without_objects(tmp_path: Path) -> None:
+@pytest.mark.parametrize("objects", [0, 33])
+def test_a_first_mask_without_objects_or_with_too_many(objects: int, tmp_path: Path) -> None:
     clip = davis_clips(write_davis(tmp_path, {"a": 3}), 2017, "val").clips[0]
-    save(tmp_path / "Annotations" / "480p" / "a" / "00000.png", np.zeros(SIZE, np.uint8))
-    with pytest.raises(InputError, match=r"00000\.png shows no object"):
+    ids = np.resize(np.arange(objects + 1, dtype=np.uint8), SIZE)
+    save(tmp_path / "Annotations" / "480p" / "a" / "00000.png", ids)
+    with pytest.raises(InputError, match=rf"00000\.png shows {objects} objects; .* 1 to 32"):
         clip.start(0)
