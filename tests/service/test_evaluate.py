@@ -19,7 +19,6 @@ from resq_core import QuantizedModel
 from resq_core.backends import Backend
 from resq_core.errors import InputError, OptionError
 from resq_core.evaluation import EvaluationState
-from resq_core.pipelines import QuantizedStm
 from resq_core.tasks import CAMVID11, CITYSCAPES19, LabelSet
 from resq_core.zoo import ModelCard, Shelf
 from service.cli import app
@@ -30,11 +29,10 @@ from tests.resq_core.evaluation.layouts import (
     picture,
     write_camvid,
     write_cityscapes,
-    write_davis,
     write_jhmdb,
     write_joints,
 )
-from tests.service.conftest import CARD, POSE_CARD, STM_CARD
+from tests.service.conftest import CARD, POSE_CARD
 
 
 class Red(nn.Module):
@@ -193,22 +191,6 @@ def test_jhmdb_is_the_mean_of_its_splits(models: dict[str, Any], tmp_path: Path)
     one = evaluated("jhmdb", root, *options, "--split", "2")
     assert one["resq"] == each[1]["resq"]
     assert "splits" not in one
-
-
-def test_davis(models: dict[str, Any], quantized_stm: QuantizedStm, tmp_path: Path) -> None:
-    models["stm"] = STM_CARD, quantized_stm
-    shelve(tmp_path / "models", "stm", STM_CARD)
-    root = write_davis(tmp_path / "data", {"a": 3}, 2016)
-    result = evaluated(
-        "davis2016", root, "--model", "stm", "--precision", "W8A8->W8A{0,4,8}", "--period", 2
-    )
-    for name in ("float", "keyframe", "hold", "resq"):
-        row = result[name]
-        assert (row["objects"], row["frames"]) == (1, 3)
-        assert 0 <= row["J"]["mean"] <= 1
-        assert row["JF"] == pytest.approx((row["J"]["mean"] + row["F"]["mean"]) / 2)
-    assert result["float"]["bops"] == pytest.approx(16 * result["keyframe"]["bops"])
-    assert result["hold"]["bops"] < result["keyframe"]["bops"]
 
 
 def write_clips(root: Path) -> Path:
