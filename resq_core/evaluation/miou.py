@@ -61,6 +61,18 @@ class ConfusionMatrix:
         n = self.num_classes
         self._counts += np.bincount(rows * n + columns, minlength=n * n).reshape(n, n)
 
+    def merge(self, counts: NDArray[np.int64]) -> None:
+        """Add the `counts` of another one.
+
+        Raises InputError, and counts nothing, for another shape or a count below 0.
+        """
+        if counts.shape != self._counts.shape or counts.min() < 0:
+            raise InputError(
+                f"the counts are {list(counts.shape)}, from {counts.min(initial=0)}; expected "
+                f"{list(self._counts.shape)}, from 0"
+            )
+        self._counts += counts
+
     def _class_ids(self, ids: Ids, what: str) -> NDArray[np.int64]:
         strange = ids[(ids < 0) | (ids >= self.num_classes)]
         if strange.size:

@@ -66,6 +66,21 @@ class PCK:
         self._labelled[marks] += 1
         self._found[marks] += distance <= self.alpha * size
 
+    def merge(self, counts: NDArray[np.int64]) -> None:
+        """Add the `counts` of another one.
+
+        Raises InputError, and counts nothing, for another shape, a count below 0, or more joints
+        found than labelled.
+        """
+        if (
+            counts.shape != (self.joints, 2)
+            or counts.min() < 0
+            or (counts[:, 1] > counts[:, 0]).any()
+        ):
+            raise InputError(f"no counts of {self.joints} joints: {counts.tolist()}"[:200])
+        self._labelled += counts[:, 0]
+        self._found += counts[:, 1]
+
     def per_joint(self) -> NDArray[np.float64]:
         """The share of each joint that was found, 0 to 1; NaN for one never labelled."""
         result = np.full(self.joints, np.nan)

@@ -7,20 +7,19 @@ stream. A stream at `W8A8->W8A0` holds each anchor's output: the baseline any sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
-from resq_core.errors import InputError, OptionError
-from resq_core.evaluation.miou import ConfusionMatrix
+from resq_core.errors import InputError
+from resq_core.evaluation.costs import Costs
+from resq_core.evaluation.plans import check_phases
+from resq_core.evaluation.scores import SegmentationScore
 from resq_core.tasks.pictures import Picture
 from resq_core.tasks.segmentation import SegmentationTask
 
 __all__ = ["ClipScore", "Step", "StepOutcome", "evaluate_clip"]
-
-_MAX_PHASES = 1000
 
 
 class StepOutcome(NamedTuple):
@@ -60,56 +59,6 @@ class ClipScore:
     by_distance: tuple[float | None, ...]
 
 
-@dataclass
-class _Tally:
-    """Running sums behind a ClipScore."""
-
-    matrix: ConfusionMatrix
-    frames: int = 0
-    anchors: int = 0
-    bops: float = 0.0
-    policy_bops: float = 0.0
-    bits: float = 0.0
-    anchor_bits: float = 0.0
-    distance: int = 0
-    since_anchor: list[ConfusionMatrix] = field(default_factory=list)
-
-    def add(self, outcome: StepOutcome, predicted: Picture, label: Picture) -> None:
-        self.matrix.update(predicted, label)
-        self.distance = 0 if outcome.is_anchor else self.distance + 1
-        while len(self.since_anchor) <= self.distance:
-            empty = ConfusionMatrix(self.matrix.num_classes, self.matrix.ignore_index)
-            self.since_anchor.append(empty)
-        self.since_anchor[self.distance].update(predicted, label)
-        self.frames += 1
-        self.anchors += outcome.is_anchor
-        self.bops += outcome.bops
-        self.policy_bops += outcome.policy_bops
-        self.bits += outcome.mean_bits
-        self.anchor_bits += outcome.mean_bits * outcome.is_anchor
-
-    def score(self, classes: Sequence[str]) -> ClipScore:
-        residuals = self.frames - self.anchors
-        iou = self.matrix.iou()
-        return ClipScore(
-            miou=self.matrix.miou(),
-            pixel_accuracy=self.matrix.pixel_accuracy(),
-            iou={
-                name: None if np.isnan(value) else float(value)
-                for name, value in zip(classes, iou, strict=True)
-            },
-            bops=self.bops / self.frames,
-            policy_bops=self.policy_bops / self.frames,
-            mean_bits=self.bits / self.frames,
-            residual_bits=(self.bits - self.anchor_bits) / residuals if residuals else None,
-            frames=self.frames,
-            anchors=self.anchors,
-            by_distance=tuple(
-                matrix.miou() if matrix.counts.any() else None for matrix in self.since_anchor
-            ),
-        )
-
-
 def evaluate_clip(
     open_step: Callable[[], Step],
     clip: Iterable[Sample],
@@ -129,18 +78,17 @@ def evaluate_clip(
     Raises InputError for a clip without frames or without a scored pixel, or a label that does
     not fit; OptionError for phases out of range.
     """
-    if not 1 <= len(phases) <= _MAX_PHASES or min(phases) < 0:
-        raise OptionError(
-            f"phases are {list(phases)[:8]}; expected 1 to {_MAX_PHASES} indices from 0"
-        )
-    tally = _Tally(ConfusionMatrix(len(task.classes), ignore_index))
+    check_phases(phases)
+    score, costs = SegmentationScore(task.classes, ignore_index), Costs()
     for phase in phases:
-        _run(open_step, clip, task, phase, tally)
-    if not tally.frames:
+        _run(open_step, clip, task, phase, score, costs)
+    if not costs.frames:
         raise InputError("the clip has no frames")
-    if not tally.matrix.counts.any():
+    if not score.total.counts.any():
         raise InputError("no pixel of the clip's labels can be scored: all are the ignored value")
-    return tally.score(task.classes)
+    means = score.means() | costs.means()
+    means["by_distance"] = tuple(means["by_distance"])
+    return ClipScore(**{field.name: means[field.name] for field in fields(ClipScore)})
 
 
 def _run(
@@ -148,12 +96,15 @@ def _run(
     clip: Iterable[Sample],
     task: SegmentationTask,
     phase: int,
-    tally: _Tally,
+    score: SegmentationScore,
+    costs: Costs,
 ) -> None:
-    step = open_step()
+    step, distance = open_step(), 0
     for index, (image, label) in enumerate(clip):
         if index == phase and index > 0:
             step = open_step()
         outcome = step(task.preprocess(image))
         height, width = label.shape
-        tally.add(outcome, task.postprocess(outcome.logits, (height, width)), label)
+        distance = 0 if outcome.is_anchor else distance + 1
+        score.add(task.postprocess(outcome.logits, (height, width)), label, distance)
+        costs.add(*outcome[1:])

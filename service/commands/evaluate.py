@@ -1,147 +1,170 @@
-"""`resq eval`: accuracy and bit operations of a model on a labelled clip."""
+"""`resq eval`: accuracy and bit operations of a model on a data set."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
-from resq_core import Precision, QuantizedModel, zoo
-from resq_core.backends import Backend
+from resq_core import Precision
 from resq_core.errors import OptionError
-from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
-from service.commands.shared import Json, frames_bar, model_names, print_json
+from resq_core.evaluation import (
+    DataSet,
+    EvaluationState,
+    Evaluator,
+    ObjectScore,
+    PoseScore,
+    SegmentationScore,
+    camvid_drives,
+    cityscapes_snippets,
+    davis_clips,
+    jhmdb_clips,
+)
+from resq_core.evaluation.scores import Score
+from resq_core.models.checkpoint_files import sha256_of
+from resq_core.naming import not_known
+from resq_core.zoo import ModelCard
+from service.commands.evaluation_clips import unlabelled_clips
+from service.commands.evaluation_report import print_report
+from service.commands.evaluation_rows import Model, Rows
+from service.commands.shared import Json, Reference, Threshold, frames_bar, model_names, print_json
 from service.config import load_config
+from service.local_engine import open_shelves, shelf_models
 
 __all__ = ["evaluate"]
 
 
-_MOST_DISTANCES = 10
-
-
-class Dataset(StrEnum):
+class Layout(StrEnum):
     """Data sets that can be read."""
 
     CAMVID = "camvid"
+    CITYSCAPES = "cityscapes"
+    DAVIS2016 = "davis2016"
+    DAVIS2017 = "davis2017"
+    JHMDB = "jhmdb"
+    CLIPS = "clips"
+
+
+_SPLITS = {Layout.CAMVID: "test", Layout.JHMDB: "1,2,3"}
+_OTHER_SPLIT = "val"
 
 
 def evaluate(
-    root: Annotated[Path, typer.Option(help="Folder of the data set.")],
-    dataset: Annotated[Dataset, typer.Option(help="Layout of the folder.")] = Dataset.CAMVID,
-    split: Annotated[str, typer.Option(help="A clip whose frames all have labels.")] = "clip_15hz",
+    dataset: Annotated[Layout, typer.Argument(help="Which; clips: any videos, without labels.")],
+    root: Annotated[Path, typer.Argument(help="Its folder.")],
+    split: Annotated[
+        str | None, typer.Option(help="Else test (camvid), 1,2,3 (jhmdb), or val.")
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="Model of the zoo.", autocompletion=model_names)
+        str,
+        typer.Option(help="Of the package or RESQ_MODELS_DIR.", autocompletion=model_names),
     ] = "street",
     precision: Annotated[str, typer.Option(help="For example W8A8->W8A{0,4,8}.")] = "W8A8->W8A4",
-    period: Annotated[int, typer.Option(help="T, frames from keyframe to keyframe.")] = 3,
-    reference: Annotated[str | None, typer.Option(help="keyframe, previous, tracking.")] = None,
+    period: Annotated[int, typer.Option(help="T, frames of a sequence.")] = 3,
+    reference: Reference = None,
     policy: Annotated[str | None, typer.Option(help="paper or relative.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Of the policy.")] = None,
+    threshold: Threshold = None,
     phases: Annotated[int, typer.Option(help="Average over this many keyframe offsets.")] = 1,
-    backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Keeps finished clips; an interrupted call goes on there.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score float, frame quantization, hold and ResQ on a labelled clip."""
-    parsed = Precision.parse(precision)
-    if parsed.residual_weight_bits is None:
-        raise OptionError(
-            f"precision is {parsed}; expected one with residual frames, for example W8A8->W8A4"
-        )
-    card = zoo.card(model)
-    quantized = zoo.load(model, parsed, load_config(backend=backend).backend)
-    task = card.segmentation()
-    clip = CamVid(root, split)
-    keyframe = Precision(parsed.weight_bits, parsed.activation_bits)
-    hold = Precision(parsed.weight_bits, parsed.activation_bits, parsed.residual_weight_bits, (0,))
-    frame = Precision(parsed.residual_weight_bits, parsed.pool[-1])
+    """Score float, frame quantization, hold and ResQ on a data set, by the paper's protocol."""
+    config = load_config(backend=backend)
+    shelves = open_shelves(config.models_dir)
+    offered = shelf_models(*shelves, backend=config.backend)
+    if model not in offered:
+        raise OptionError(not_known("no model is", model, offered))
     options = {"reference": reference, "policy": policy, "threshold": threshold}
-    runs: dict[str, Callable[[], Step]] = {
-        "float": lambda: _float_step(quantized),
-        "keyframe": lambda: _stream_step(quantized.with_precision(keyframe), 1, {}),
-        "frame": lambda: _stream_step(quantized.with_precision(frame), 1, {}),
-        "hold": lambda: _stream_step(quantized.with_precision(hold), period, {}),
-        "resq": lambda: _stream_step(quantized, period, options),
-    }
-    result: dict[str, Any] = {
+    card, parsed = offered[model].card, Precision.parse(precision)
+    loaded = offered[model].load()
+    rows = Rows.of(loaded, card, parsed, period, **options)
+    if dataset is Layout.CLIPS and phases != 1:
+        raise OptionError(f"phases is {phases}; they are for labelled data sets")
+    data = _data(dataset, root, split, loaded, card, period)
+    about: dict[str, Any] = {
+        "dataset": data.name,
+        "split": data.split,
         "model": model,
         "precision": str(parsed),
         "period": period,
-        "split": split,
-        "frame_precision": str(frame),
-        "backend": quantized.serving(torch.zeros(1, 3, *card.input_size)).backend,
+        "frame_precision": str(rows.frame),
+        "backend": rows.backend,
+        "truth": "float" if dataset is Layout.CLIPS else "labels",
     }
-    with frames_bar(Console(stderr=True)) as bar:
-        for name, open_step in runs.items():
-            line = bar.add_task(name, total=len(clip) * phases)
-            counted = _counted(open_step, partial(bar.advance, line))
-            score = evaluate_clip(counted, clip, task, card.ignore_index, tuple(range(phases)))
-            result[name] = asdict(score)
+    file = next(shelf.path(model) for shelf in reversed(shelves) if model in shelf.names())
+    kept = EvaluationState(state, about | options | _of(data, root, phases, file))
+    with kept, frames_bar(Console(stderr=True)) as bar:
+        chosen = [row for row in rows.rows if row.name != "float" or dataset is not Layout.CLIPS]
+        evaluator = Evaluator(data, chosen, _score(data, card), period, range(phases), kept)
+        lines = {
+            row.name: bar.add_task(row.name, total=evaluator.frames(row.name)) for row in chosen
+        }
+        evaluator.run(lambda row, frames: bar.advance(lines[row], frames))
+        found = evaluator.result()
+    result = about | {"left_out": dict(rows.left_out)} | found.pop("rows") | found
     if as_json:
         print_json(result)
-        return
-    table = Table("", "mIoU", "GBOPs / frame", "mean bits", "bits of residual frames")
-    for name in runs:
-        row = result[name]
-        residual = "" if row["residual_bits"] is None else f"{row['residual_bits']:.2f}"
-        spent = (row["bops"] + row["policy_bops"]) / 1e9
-        table.add_row(
-            name, f"{100 * row['miou']:.1f}", f"{spent:.1f}", f"{row['mean_bits']:.2f}", residual
+    else:
+        print_report(result, data, [row.name for row in chosen])
+
+
+def _data(
+    layout: Layout, root: Path, split: str | None, model: Model, card: ModelCard, period: int
+) -> DataSet:
+    """The data set, which the model fits. Raises OptionError, InputError."""
+    if layout is Layout.CLIPS:
+        if split is not None:
+            raise OptionError(f"split is {split!r}; clips without labels have none")
+        return unlabelled_clips(root, model, card, period)
+    split = split or _SPLITS.get(layout, _OTHER_SPLIT)
+    opens: dict[Layout, Callable[[], DataSet]] = {
+        Layout.CAMVID: partial(camvid_drives, root, split),
+        Layout.CITYSCAPES: partial(cityscapes_snippets, root, split),
+        Layout.DAVIS2016: partial(davis_clips, root, 2016, split),
+        Layout.DAVIS2017: partial(davis_clips, root, 2017, split),
+        Layout.JHMDB: partial(jhmdb_clips, root, [part.strip() for part in split.split(",")]),
+    }
+    data = opens[layout]()
+    if card.task != data.task:
+        raise OptionError(f"{data.name} is for {data.task}; {card.name} does {card.task}")
+    if data.classes is not None and card.classes != data.classes.classes:
+        raise OptionError(
+            f"{card.name} has the classes {', '.join(card.classes)}; {data.name} has "
+            f"{', '.join(data.classes.classes)}"
         )
-    Console().print(table)
-    _print_distances(result, ("hold", "resq"))
-    typer.echo(f"backend: {result['backend']}")
+    if data.joints is not None and card.joint_set != data.joints:
+        raise OptionError(f"{card.name} finds the joints {card.joints}; {data.name} has its own 15")
+    return data
 
 
-def _print_distances(result: dict[str, Any], names: tuple[str, ...]) -> None:
-    """mIoU of frames by how far they are from their keyframe (Fig. 9), as far as a line goes."""
-    shown = result[names[0]]["by_distance"][:_MOST_DISTANCES]
-    table = Table("frames after the keyframe", *(str(i) for i in range(len(shown))))
-    for name in names:
-        row = result[name]["by_distance"][:_MOST_DISTANCES]
-        table.add_row(name, *("" if value is None else f"{100 * value:.1f}" for value in row))
-    Console().print(table)
+def _score(data: DataSet, card: ModelCard) -> Callable[[], Score]:
+    """Makes empty scores. Against the float network every pixel counts."""
+    if data.task == "vos":
+        return ObjectScore
+    joints = card.joint_set
+    if joints is not None:
+        return partial(PoseScore, joints.names)
+    ignored = None if data.classes is None else data.classes.ignore_index
+    return partial(SegmentationScore, card.classes, ignored)
 
 
-def _counted(open_step: Callable[[], Step], tell: Callable[[], object]) -> Callable[[], Step]:
-    """The same streams, which tell of every frame."""
-
-    def open_counted() -> Step:
-        step = open_step()
-
-        def run(x: Tensor) -> StepOutcome:
-            outcome = step(x)
-            tell()
-            return outcome
-
-        return run
-
-    return open_counted
-
-
-def _float_step(model: QuantizedModel) -> Step:
-    """Float32 counted as 32×32 bits."""
-
-    def step(x: Tensor) -> StepOutcome:
-        macs = sum(model.macs(x).values())
-        return StepOutcome(model.float(x), macs * 32 * 32, 0, 32.0, is_anchor=True)
-
-    return step
-
-
-def _stream_step(model: QuantizedModel, period: int, options: dict[str, Any]) -> Step:
-    stream = model.stream(period=period, **options)
-
-    def step(x: Tensor) -> StepOutcome:
-        r = stream.step(x)
-        return StepOutcome(r.output, r.bops.frame, r.bops.policy, r.mean_bits, r.is_anchor)
-
-    return step
+def _of(data: DataSet, root: Path, phases: int, model: Path) -> dict[str, Any]:
+    """What else an evaluation's figures depend on."""
+    names = "\n".join(clip.name for clip in data.clips)
+    return {
+        "root": str(root.resolve()),
+        "clips": hashlib.sha256(names.encode()).hexdigest(),
+        "phases": phases,
+        "model_sha256": sha256_of(model),
+        "version": version("resq"),
+    }

@@ -38,6 +38,7 @@ UNTESTED = {
     "needs debootstrap, buildah and podman; some minutes",
     "makes the virtual environment that the tests run in",
     "needs the weights of STM, and a clip with masks",
+    "needs the data set",
     "docs/tutorial.md has it whole",
     "docs/client.md has it whole",
 }

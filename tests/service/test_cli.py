@@ -33,7 +33,7 @@ def test_help_lists_the_commands() -> None:
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "clip_15hz").mkdir()
-    done = resq("eval", "--root", str(tmp_path), *arguments)
+    done = resq("eval", "camvid", str(tmp_path), *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
@@ -74,8 +74,9 @@ def test_serve_does_not_start_with_wrong_settings(
 
 @pytest.mark.slow
 def test_eval_scores_all_baselines_on_the_same_frames(shared: Path) -> None:
+    root = str(shared / "data" / "camvid")
     done = resq(
-        "eval", "--root", str(shared / "data" / "camvid"), "--precision", "W8A8->W4A4", "--json"
+        "eval", "camvid", root, "--split", "clip_15hz", "--precision", "W8A8->W4A4", "--json"
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

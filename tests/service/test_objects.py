@@ -31,6 +31,7 @@ from service.messages import (
     VosStart,
 )
 from service.server import Server, running
+from tests.resq_core.evaluation.layouts import write_davis
 from tests.service.conftest import SIZE, STM_CARD, encoded, square
 from tests.service.test_clips import finished
 from tests.service.test_streams import drops, ended, raw, results, talk, until_closed
@@ -226,3 +227,27 @@ def test_a_period_is_found_for_objects(
     assert QuantizedStm.load(tmp_path / "tuned.resq").options.period == 3
     bare = CliRunner().invoke(app, [*arguments, *options])
     assert "expected --masks" in str(bare.exception)
+
+
+def test_eval_scores_davis(
+    quantized_stm: QuantizedStm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models" / "stm"
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text(STM_CARD.model_dump_json())
+    (folder / "stm.resq").write_text("what loads is the fixture")
+    monkeypatch.setenv("RESQ_MODELS_DIR", str(folder.parent))
+    monkeypatch.setattr("service.local_engine._load", lambda *_: quantized_stm)
+    root = write_davis(tmp_path / "DAVIS", {"cow": 3}, 2016)
+    options = ["--model", "stm", "--precision", "W8A8->W8A{0,4,8}", "--period", "2", "--json"]
+    done = CliRunner().invoke(app, ["eval", "davis2016", str(root), *options])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert (result["clips"], result["skipped"], result["left_out"]) == (1, [], {})
+    for name in ("float", "keyframe", "hold", "resq"):
+        row = result[name]
+        assert (row["objects"], row["frames"]) == (1, 3)
+        assert 0 <= row["J"]["mean"] <= 1
+        assert row["JF"] == pytest.approx((row["J"]["mean"] + row["F"]["mean"]) / 2)
+    assert result["float"]["bops"] == pytest.approx(16 * result["keyframe"]["bops"])
+    assert result["hold"]["bops"] < result["keyframe"]["bops"]

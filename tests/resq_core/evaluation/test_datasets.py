@@ -57,7 +57,7 @@ def test_no_split_lists_what_exists(root: Path, split: str) -> None:
 def test_a_split_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty_labels").mkdir()
-    with pytest.raises(InputError, match=r"holds no \.jpg"):
+    with pytest.raises(InputError, match="holds no picture"):
         CamVid(tmp_path, "empty")
 
 
