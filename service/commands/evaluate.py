@@ -13,12 +13,19 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from resq_core import Precision, QuantizedModel, zoo
+from resq_core import zoo
 from resq_core.backends import Backend
-from resq_core.errors import OptionError
-from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
+from resq_core.evaluation import CamVid, Step, evaluate_clip
+from resq_core.experiments.steps import (
+    counted,
+    float_step,
+    frame_precision,
+    hold_precision,
+    keyframe_precision,
+    residual_precision,
+    stream_step,
+)
 from service.commands.shared import Json, frames_bar, model_names, print_json
 from service.config import load_config
 
@@ -51,25 +58,20 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score float, frame quantization, hold and ResQ on a labelled clip."""
-    parsed = Precision.parse(precision)
-    if parsed.residual_weight_bits is None:
-        raise OptionError(
-            f"precision is {parsed}; expected one with residual frames, for example W8A8->W8A4"
-        )
+    parsed = residual_precision(precision)
     card = zoo.card(model)
     quantized = zoo.load(model, parsed, load_config(backend=backend).backend)
     task = card.segmentation()
     clip = CamVid(root, split)
-    keyframe = Precision(parsed.weight_bits, parsed.activation_bits)
-    hold = Precision(parsed.weight_bits, parsed.activation_bits, parsed.residual_weight_bits, (0,))
-    frame = Precision(parsed.residual_weight_bits, parsed.pool[-1])
+    keyframe, hold = keyframe_precision(parsed), hold_precision(parsed)
+    frame = frame_precision(parsed)
     options = {"reference": reference, "policy": policy, "threshold": threshold}
     runs: dict[str, Callable[[], Step]] = {
-        "float": lambda: _float_step(quantized),
-        "keyframe": lambda: _stream_step(quantized.with_precision(keyframe), 1, {}),
-        "frame": lambda: _stream_step(quantized.with_precision(frame), 1, {}),
-        "hold": lambda: _stream_step(quantized.with_precision(hold), period, {}),
-        "resq": lambda: _stream_step(quantized, period, options),
+        "float": lambda: float_step(quantized),
+        "keyframe": lambda: stream_step(quantized.with_precision(keyframe), 1),
+        "frame": lambda: stream_step(quantized.with_precision(frame), 1),
+        "hold": lambda: stream_step(quantized.with_precision(hold), period),
+        "resq": lambda: stream_step(quantized, period, **options),
     }
     result: dict[str, Any] = {
         "model": model,
@@ -82,8 +84,8 @@ def evaluate(
     with frames_bar(Console(stderr=True)) as bar:
         for name, open_step in runs.items():
             line = bar.add_task(name, total=len(clip) * phases)
-            counted = _counted(open_step, partial(bar.advance, line))
-            score = evaluate_clip(counted, clip, task, card.ignore_index, tuple(range(phases)))
+            told = counted(open_step, partial(bar.advance, line))
+            score = evaluate_clip(told, clip, task, card.ignore_index, tuple(range(phases)))
             result[name] = asdict(score)
     if as_json:
         print_json(result)
@@ -109,39 +111,3 @@ def _print_distances(result: dict[str, Any], names: tuple[str, ...]) -> None:
         row = result[name]["by_distance"][:_MOST_DISTANCES]
         table.add_row(name, *("" if value is None else f"{100 * value:.1f}" for value in row))
     Console().print(table)
-
-
-def _counted(open_step: Callable[[], Step], tell: Callable[[], object]) -> Callable[[], Step]:
-    """The same streams, which tell of every frame."""
-
-    def open_counted() -> Step:
-        step = open_step()
-
-        def run(x: Tensor) -> StepOutcome:
-            outcome = step(x)
-            tell()
-            return outcome
-
-        return run
-
-    return open_counted
-
-
-def _float_step(model: QuantizedModel) -> Step:
-    """Float32 counted as 32×32 bits."""
-
-    def step(x: Tensor) -> StepOutcome:
-        macs = sum(model.macs(x).values())
-        return StepOutcome(model.float(x), macs * 32 * 32, 0, 32.0, is_anchor=True)
-
-    return step
-
-
-def _stream_step(model: QuantizedModel, period: int, options: dict[str, Any]) -> Step:
-    stream = model.stream(period=period, **options)
-
-    def step(x: Tensor) -> StepOutcome:
-        r = stream.step(x)
-        return StepOutcome(r.output, r.bops.frame, r.bops.policy, r.mean_bits, r.is_anchor)
-
-    return step
