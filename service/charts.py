@@ -23,12 +23,14 @@ class Line:
         points: x and y; where y is None there is a gap.
         notes: beside the points, or nothing.
         baseline: what the others are compared with: grey, dashed.
+        joined: the points belong together; else they stand alone.
     """
 
     label: str
     points: Sequence[tuple[float, float | None]]
     notes: Sequence[str] = ()
     baseline: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Lines:
         lines: at least one.
         levels: horizontal lines by label.
         whole: x counts something; its ticks are whole numbers.
+        log: of y.
     """
 
     title: str
@@ -49,6 +52,7 @@ class Lines:
     lines: Sequence[Line]
     levels: Sequence[tuple[str, float]] = ()
     whole: bool = False
+    log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ def draw_lines(charts: Sequence[Lines], path: Path) -> None:
         ax.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
         ax.grid(color="#e3e6ea", lw=0.6)
         ax.margins(x=0.09)  # room for notes
+        if chart.log:
+            ax.set_yscale("log")
         if chart.whole:
             ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
@@ -96,7 +102,7 @@ def draw_lines(charts: Sequence[Lines], path: Path) -> None:
 def _draw_line(ax: Any, line: Line, colour: str) -> None:
     x = [point[0] for point in line.points]
     y = [float("nan") if point[1] is None else point[1] for point in line.points]
-    style = "x--" if line.baseline else "o-"
+    style = "x--" if line.baseline else "o-" if line.joined else "."
     ax.plot(x, y, style, ms=4.5, lw=1.3, color=colour, label=line.label)
     for note, place in zip(line.notes, zip(x, y, strict=True), strict=False):
         ax.annotate(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resq_core.experiments import residual_statistics
+from service.charts import Line, Lines, draw_lines
 from service.commands.experiments.report import Out, report
 from service.commands.experiments.setting import (
     ClipPath,
@@ -20,7 +21,6 @@ from service.commands.experiments.setting import (
     read_pictures,
 )
 from service.commands.shared import Json, frames_bar
-from service.plots import plot_residuals
 
 __all__ = ["residuals"]
 
@@ -58,10 +58,36 @@ def residuals(
             *(_shares(entry["layers"], what) for what in ("variance", "error")),
             str(len(entry["layers"])),
         )
-    report("residuals", content, table, out, as_json, lambda path: plot_residuals(content, path))
+    charts = [_chart(content, what) for what in ("variance", "error")]
+    report("residuals", content, table, out, as_json, lambda path: draw_lines(charts, path))
+
+
+def _ratios(layers: list[dict[str, Any]], what: str) -> list[float]:
+    return [x[f"residual_{what}"] / max(x[f"frame_{what}"], 1e-30) for x in layers]
 
 
 def _shares(layers: list[dict[str, Any]], what: str) -> str:
     """Median over the layers, and how many are below one."""
-    shares = [x[f"residual_{what}"] / max(x[f"frame_{what}"], 1e-30) for x in layers]
-    return f"{median(shares):.2f} (below 1 in {sum(s < 1 for s in shares)})"
+    ratios = _ratios(layers, what)
+    return f"{median(ratios):.2f} (below 1 in {sum(r < 1 for r in ratios)})"
+
+
+def _chart(content: dict[str, Any], what: str) -> Lines:
+    lines = [
+        Line(
+            f"{entry['distance']} frames apart",
+            list(enumerate(_ratios(entry["layers"], what))),
+            joined=False,
+        )
+        for entry in content["distances"]
+    ]
+    titles = {"variance": "variance", "error": f"error at {content['bits']} bits"}
+    return Lines(
+        titles[what],
+        "layer, in order",
+        "residual / frame",
+        lines,
+        levels=[("equal", 1.0)],
+        whole=True,
+        log=True,
+    )
