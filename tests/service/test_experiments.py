@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -43,10 +44,10 @@ def calibrated() -> QuantizedModel:
     return model
 
 
-@pytest.fixture
-def models(tmp_path: Path, calibrated: QuantizedModel, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, calibrated: QuantizedModel) -> Path:
     """A folder of models: `tiny`, `marker`, which does poses, and `learned`, with other weights."""
-    folder = tmp_path / "models"
+    folder = tmp_path_factory.mktemp("models")
     network = Tiny()
     with torch.no_grad():
         network.second.weight.mul_(torch.tensor([1.0, 0.5, 0.25])[:, None, None, None])
@@ -57,17 +58,28 @@ def models(tmp_path: Path, calibrated: QuantizedModel, monkeypatch: pytest.Monke
         ("learned", CARD, learned),
         ("others", CARD.model_copy(update={"classes": ("a", "b", "c")}), learned),
     ):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir()
         model.save(folder / name / f"{name}.resq")
         named = card.model_copy(update={"name": name})
         (folder / name / "card.json").write_text(named.model_dump_json())
-    monkeypatch.setenv("RESQ_MODELS_DIR", str(folder))
+    return folder
+
+
+@cache
+def loaded(path: Path, backend: Backend) -> QuantizedModel:
+    return resq_core.load(path, Tiny(), backend)
+
+
+@pytest.fixture
+def models(saved: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`saved`, in force; what is loaded is kept for the next test."""
+    monkeypatch.setenv("RESQ_MODELS_DIR", str(saved))
 
     def load(shelf: Shelf, name: str, backend: Backend) -> QuantizedModel:
-        return resq_core.load(shelf.path(name), Tiny(), backend)
+        return loaded(shelf.path(name), backend)
 
     monkeypatch.setattr("service.local_engine._load", load)
-    return folder
+    return saved
 
 
 @pytest.fixture
