@@ -80,14 +80,14 @@ def draw_lines(charts: Sequence[Lines], path: Path) -> None:
         path: of the PNG; the SVG lies beside it.
     """
     rows = max(len(chart.lines) + len(chart.levels) for chart in charts)
-    figure, axes = _figure(6.2 * len(charts), 3.9 + _LEGEND_ROW * -(-rows // 2), len(charts))
+    width = 8 if len(charts) == 1 else 6.2 * len(charts)
+    figure, axes = _figure(width, 3.9 + _LEGEND_ROW * -(-rows // 2), len(charts))
     for ax, chart in zip(axes, charts, strict=True):
         for label, level in chart.levels:
             ax.axhline(level, color=_GREY, lw=1, ls=":", label=label)
         colours = iter(_COLOURS * (1 + len(chart.lines) // len(_COLOURS)))
-        for line in chart.lines:
-            colour = _GREY if line.baseline else next(colours)
-            _draw_line(ax, line, colour)
+        for i, line in enumerate(chart.lines):
+            _draw_line(ax, line, _GREY if line.baseline else next(colours), below=i % 2 == 1)
         ax.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
         ax.grid(color="#e3e6ea", lw=0.6)
         ax.margins(x=0.09)  # room for notes
@@ -99,14 +99,16 @@ def draw_lines(charts: Sequence[Lines], path: Path) -> None:
     _save(figure, path)
 
 
-def _draw_line(ax: Any, line: Line, colour: str) -> None:
+def _draw_line(ax: Any, line: Line, colour: str, below: bool) -> None:
+    """One line; notes of every other one stand below, so that neighbours' do not collide."""
     x = [point[0] for point in line.points]
     y = [float("nan") if point[1] is None else point[1] for point in line.points]
     style = "x--" if line.baseline else "o-" if line.joined else "."
     ax.plot(x, y, style, ms=4.5, lw=1.3, color=colour, label=line.label)
     for note, place in zip(line.notes, zip(x, y, strict=True), strict=False):
+        beside = (3, -10) if below else (3, 4)
         ax.annotate(
-            note, place, xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour
+            note, place, xytext=beside, textcoords="offset points", fontsize=7, color=colour
         )
 
 

@@ -26,13 +26,13 @@ def test_the_site_builds(tmp_path: Path) -> None:
 
 
 def test_the_table_of_the_paper_names_what_there_is() -> None:
-    files = set(re.findall(r"`(resq_core/[\w/]+\.py)`", PAPER))
+    files = set(re.findall(r"`((?:resq_core|service|benchmarks)/[\w/]+\.py)`", PAPER))
     assert len(files) > 10
     for name in files:
         path = ROOT / "tests" / name if "/test_" in name else ROOT / name
         assert path.is_file(), name
     for name, tests in re.findall(
-        r"`(resq_core/[\w/]*test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", PAPER
+        r"`((?:resq_core|service)/[\w/]*test_\w+\.py)`: ((?:`test_\w+`(?:, )?)+)", PAPER
     ):
         text = (ROOT / "tests" / name).read_text("utf-8")
         for test in re.findall(r"`(test_\w+)`", tests):

@@ -41,7 +41,11 @@ def distance(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Fig. 9: accuracy by distance to the keyframe; every frame is scored at every distance."""
+    """Fig. 9: accuracy by distance to the keyframe.
+
+    The clip is run T times, with keyframes at other places, so that frames from T - 1 on are
+    scored at every distance.
+    """
     precisions = [residual_precision(text) for text in precision or ["W8A8->W4A4"]]
     references = reference or ["keyframe", "tracking"]
     with frames_bar(Console(stderr=True)) as bar:

@@ -26,6 +26,7 @@ from service.commands.experiments.setting import (
     score,
 )
 from service.commands.shared import Json, frames_bar
+from service.config import load_config
 
 __all__ = ["granularity"]
 
@@ -67,6 +68,7 @@ def granularity(
                 precisions,
                 material,
                 samples,
+                load_config().backend,
                 progress=partial(_tell, bar, line),
             )
             other = trial.but(fitted, trial.task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -56,52 +57,43 @@ def panels(
     """
     asked = precision or ["W8A8->W4A4", "W8A8->W4A{0,4,8}"]
     precisions = [residual_precision(text) for text in asked]
+    options = {"reference": reference, "policy": policy, "threshold": threshold}
     with frames_bar(Console(stderr=True)) as bar:
         setting = open_setting(clip, labels, model, frames, bar)
         trial = setting.trial
         shown = _shown(frame, len(trial), period)
-        masks: dict[str, list[Picture]] = {}
-        if setting.measure == "mIoU":
-            masks["labels"] = [trial.samples[i][1] for i in shown]
-        masks["float"] = [
-            float_classes(trial.model, trial.task, trial.samples[i][0]) for i in shown
-        ]
-        columns = {name: _coloured(trial, found) for name, found in masks.items()}
+        masks = {"float": [_float(trial, i) for i in shown]}
+        if setting.labelled:
+            masks = {"labels": [trial.samples[i][1] for i in shown], **masks}
+        bits: dict[str, list[Picture]] = {}
         for p in dict.fromkeys(map(frame_precision, precisions)):
-            name = f"frame\n{p}"
-            masks[name], _ = _run(trial, p, 1, {}, shown, bar)
-            columns[name] = _coloured(trial, masks[name])
-        options = {"reference": reference, "policy": policy, "threshold": threshold}
+            masks[f"frame {p}"], _ = _run(trial, p, 1, {}, shown, bar)
         for p in precisions:
-            name = f"ResQ\n{p}"
-            masks[name], bits = _run(trial, p, period, options, shown, bar)
-            columns[name] = _coloured(trial, masks[name])
+            masks[f"ResQ {p}"], found = _run(trial, p, period, options, shown, bar)
             if p.is_dynamic:
-                columns[f"bits of\n{p}"] = bits
-    pictures = [trial.samples[i][0] for i in shown]
-    first, *others = masks
-    content: dict[str, Any] = {**setting.facts, "period": period, "options": options}
-    content["shown"] = shown
-    content[f"pixels_as_{first}"] = {
-        name.replace("\n", " "): [
-            _agreement(trial, a, b) for a, b in zip(masks[first], masks[name], strict=True)
-        ]
-        for name in others
+                bits[f"bits of {p}"] = found
+    first = next(iter(masks))
+    agreement = {
+        name: [_agreement(trial, *pair) for pair in zip(masks[first], found, strict=True)]
+        for name, found in masks.items()
+        if name != first
     }
+    content: dict[str, Any] = {**setting.facts, "period": period, "options": options}
+    content |= {"shown": shown, f"pixels_as_{first}": agreement}
     table = Table(f"pixels as {first}", *(f"frame {i}" for i in shown))
-    for name, values in content[f"pixels_as_{first}"].items():
+    for name, values in agreement.items():
         table.add_row(name, *map(percent, values))
-    every = {"frame": pictures, **columns}
-    rows = [(f"frame {i}", [found[j] for found in every.values()]) for j, i in enumerate(shown)]
-    cell = (_CELL_HEIGHT, _CELL_HEIGHT * pictures[0].shape[1] // pictures[0].shape[0])
-    report(
-        "panels",
-        content,
-        table,
-        out,
-        as_json,
-        sheet=lambda path: draw_sheet(list(every), rows, path, cell),
-    )
+    pictures = [trial.samples[i][0] for i in shown]
+    columns = {"frame": pictures, **{n: _coloured(trial, m) for n, m in masks.items()}, **bits}
+    report("panels", content, table, out, as_json, sheet=lambda path: _draw(columns, shown, path))
+
+
+def _draw(columns: dict[str, list[Picture]], shown: Sequence[int], path: Path) -> None:
+    """A row for each frame."""
+    height, width = columns["frame"][0].shape[:2]
+    captions = [name.replace(" W", "\nW") for name in columns]
+    rows = [(f"frame {i}", [c[j] for c in columns.values()]) for j, i in enumerate(shown)]
+    draw_sheet(captions, rows, path, (_CELL_HEIGHT, _CELL_HEIGHT * width // height))
 
 
 def _shown(asked: list[int] | None, frames: int, period: int) -> list[int]:
@@ -138,6 +130,10 @@ def _run(
         bar.advance(line)
     stream.close()
     return [found[i][0] for i in shown], [found[i][1] for i in shown]
+
+
+def _float(trial: Trial, index: int) -> Picture:
+    return float_classes(trial.model, trial.task, trial.samples[index][0])
 
 
 def _coloured(trial: Trial, masks: Sequence[Picture]) -> list[Picture]:

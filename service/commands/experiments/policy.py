@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
+from resq_core import QuantizedModel
 from resq_core.backends import Backend
 from resq_core.errors import InputError, OptionError
 from resq_core.experiments import LayerBits, bit_shares, sequence_bits
 from resq_core.experiments.steps import residual_precision
 from resq_core.naming import not_known
+from resq_core.stream import StreamOptions
 from resq_core.tasks.pictures import Picture
+from resq_core.zoo import ModelCard
 from service.charts import Line, Lines, draw_lines
 from service.commands.experiments.report import Out, report
 from service.commands.experiments.setting import (
@@ -32,7 +37,7 @@ __all__ = ["policy"]
 
 _CELL_HEIGHT = 120  # pixels on the sheet
 _CHOSEN = 4  # layers that are shown where none is named
-_COARSEST = 16  # input pixels per pixel of a layer that is worth showing
+_COARSEST = 8  # input pixels per pixel of a layer that is worth showing
 
 Bits = dict[str, LayerBits]
 
@@ -65,26 +70,14 @@ def policy(
     quantized = quantized.with_precision(parsed)
     options = quantized.options.but(reference=reference, policy=form, threshold=threshold)
     pictures = read_pictures(clip, frames)
-    length = distances + 1
-    starts = range(0, len(pictures) - distances, length)
-    if not starts:
-        raise InputError(
-            f"{clip} gives {len(pictures)} frames; expected at least {length}, a keyframe and "
-            f"{distances} after it"
-        )
-    task, found = card.segmentation(), list[list[Bits]]()
     with frames_bar(Console(stderr=True)) as bar:
-        line = bar.add_task("sequences", total=len(starts))
-        for start in starts:
-            inputs = [task.preprocess(p) for p in pictures[start : start + length]]
-            found.append(sequence_bits(quantized, inputs, options))
-            bar.advance(line)
+        found = _run(quantized, card, pictures, distances + 1, options, bar)
     chosen = _checked(layer, found[0][0]) if layer else _some(found[0][0], card.input_size[0])
     content: dict[str, Any] = {
         "model": model,
         "clip": str(clip),
-        "frames": len(starts) * length,
-        "sequences": len(starts),
+        "frames": len(found) * (distances + 1),
+        "sequences": len(found),
         "precision": str(parsed),
         "reference": str(options.reference),
         "policy": str(options.policy.form),
@@ -102,13 +95,32 @@ def policy(
         out,
         as_json,
         lambda path: draw_lines([chart], path),
-        lambda path: draw_sheet(
-            [f"\u0394t = {d + 1}" for d in range(distances)],
-            _sheet(pictures[1:length], found[0], chosen),
-            path,
-            (_CELL_HEIGHT, _CELL_HEIGHT * pictures[0].shape[1] // pictures[0].shape[0]),
-        ),
+        lambda path: _draw(pictures[1 : distances + 1], found[0], chosen, path),
     )
+
+
+def _run(
+    model: QuantizedModel,
+    card: ModelCard,
+    pictures: Sequence[Picture],
+    length: int,
+    options: StreamOptions,
+    bar: Progress,
+) -> list[list[Bits]]:
+    """Decisions frame by frame of every whole sequence of the clip."""
+    starts = range(0, len(pictures) - length + 1, length)
+    if not starts:
+        raise InputError(
+            f"the clip gives {len(pictures)} frames; expected at least {length}, a keyframe and "
+            f"{length - 1} after it"
+        )
+    task, found = card.segmentation(), list[list[Bits]]()
+    line = bar.add_task("sequences", total=len(starts))
+    for start in starts:
+        inputs = [task.preprocess(p) for p in pictures[start : start + length]]
+        found.append(sequence_bits(model, inputs, options))
+        bar.advance(line)
+    return found
 
 
 def _checked(layers: Sequence[str], known: Bits) -> list[str]:
@@ -145,14 +157,16 @@ def _shares(
     }
 
 
-def _sheet(
-    pictures: Sequence[Picture], sequence: Sequence[Bits], chosen: Sequence[str]
-) -> list[tuple[str, list[Picture]]]:
+def _draw(
+    pictures: Sequence[Picture], sequence: Sequence[Bits], chosen: Sequence[str], path: Path
+) -> None:
+    """A column for each frame after the keyframe, a row for each layer."""
     rows: list[tuple[str, list[Picture]]] = [("frame", list(pictures))]
     for name in chosen:
-        caption = "\n".join(name.split("."))
-        rows.append((caption, [draw_bits(layers[name].bits) for layers in sequence]))
-    return rows
+        rows.append((name, [draw_bits(layers[name].bits) for layers in sequence]))
+    height, width = pictures[0].shape[:2]
+    captions = [f"keyframe + {d + 1}" for d in range(len(pictures))]
+    draw_sheet(captions, rows, path, (_CELL_HEIGHT, _CELL_HEIGHT * width // height))
 
 
 def _chart(content: Mapping[str, Any]) -> Lines:

@@ -75,7 +75,7 @@ def _shares(layers: list[dict[str, Any]], what: str) -> str:
 def _chart(content: dict[str, Any], what: str) -> Lines:
     lines = [
         Line(
-            f"{entry['distance']} frames apart",
+            f"\u0394t = {entry['distance']}",
             list(enumerate(_ratios(entry["layers"], what))),
             joined=False,
         )

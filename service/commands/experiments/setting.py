@@ -59,12 +59,14 @@ class Setting:
     Attributes:
         card: of the model.
         trial: what runs them.
+        labelled: whether labels are what is right, or else the float network.
         measure: what accuracy is here, for people.
         facts: the same for the report.
     """
 
     card: ModelCard
     trial: Trial
+    labelled: bool
     measure: str
     facts: dict[str, Any]
 
@@ -142,7 +144,8 @@ def open_setting(
         "measure": measure,
         "backend": backend,
     }
-    return Setting(card, Trial(quantized, task, samples, card.ignore_index), measure, facts)
+    trial = Trial(quantized, task, samples, card.ignore_index)
+    return Setting(card, trial, labelled, measure, facts)
 
 
 def _labelled(
