@@ -119,7 +119,7 @@ def draw_bars(chart: Bars, path: Path) -> None:
         chart: with at least one group and one bar.
         path: of the PNG; the SVG lies beside it.
     """
-    figure, (ax,) = _figure(max(6.2, 0.42 * len(chart.names) * (1 + len(chart.bars))), 4.2, 1)
+    figure, (ax,) = _figure(max(7.0, 0.22 * len(chart.names) * (1 + len(chart.bars))), 4.2, 1)
     width = 0.8 / len(chart.bars)
     values = [v for _, bars in chart.bars for v in bars if v is not None]
     for i, (label, bars) in enumerate(chart.bars):
@@ -128,9 +128,10 @@ def draw_bars(chart: Bars, path: Path) -> None:
         drawn = ax.bar(x, heights, width, label=label, color=_COLOURS[i % len(_COLOURS)])
         texts = ["" if v is None else f"{v:.1f}" for v in bars]
         ax.bar_label(drawn, texts, fontsize=6.5, padding=1, rotation=90 if width < 0.3 else 0)
-    low = min(values, default=0.0)
-    ax.set_ylim(bottom=max(0.0, low - 0.5 * (max(values, default=1.0) - low) - 1) * chart.zoom)
-    ax.margins(y=0.12)
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    bottom = max(0.0, low - 0.5 * (high - low) - 1) if chart.zoom else 0.0
+    ax.set_ylim(bottom, high + 0.14 * (high - bottom))  # room for the numbers
+    ax.margins(x=0.02)
     many = len(chart.names) > 6
     ax.set_xticks(
         range(len(chart.names)),

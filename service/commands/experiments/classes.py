@@ -10,7 +10,7 @@ from rich.table import Table
 
 from resq_core.experiments.steps import residual_precision
 from service.charts import Bars, draw_bars
-from service.commands.experiments.report import Out, percent, report
+from service.commands.experiments.report import Out, percent, report, run_name
 from service.commands.experiments.setting import (
     ClipPath,
     Frames,
@@ -59,13 +59,13 @@ def classes(
         for name in setting.trial.task.classes
         if any(row["iou"][name] is not None for row in rows)
     ]
-    table = Table("class", *(f"{row['method']} {row['precision']}" for row in rows))
+    table = Table("class", *map(run_name, rows))
     for name in names:
         table.add_row(name, *(percent(row["iou"][name]) for row in rows))
     table.add_row("mean", *(percent(row["miou"]) for row in rows), style="bold")
     bars = [
         (
-            f"{row['method']} {row['precision']}",
+            run_name(row),
             [None if row["iou"][n] is None else 100 * row["iou"][n] for n in names],
         )
         for row in rows

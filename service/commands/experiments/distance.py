@@ -10,7 +10,7 @@ from rich.table import Table
 
 from resq_core.experiments.steps import residual_precision
 from service.charts import Line, Lines, draw_lines
-from service.commands.experiments.report import Out, percent, report
+from service.commands.experiments.report import Out, percent, report, run_name
 from service.commands.experiments.setting import (
     ClipPath,
     Frames,
@@ -66,20 +66,16 @@ def distance(
         Line(row["label"], _points(row["by_distance"]), baseline=row["method"] == "hold")
         for row in content["runs"]
     ]
-    levels = [(_level(row), 100 * row["miou"]) for row in flat_rows]
+    levels = [(run_name(row), 100 * row["miou"]) for row in flat_rows]
     chart = Lines(
         "", "frames after the keyframe", f"{setting.measure}, %", lines, levels, whole=True
     )
     table = Table("frames after the keyframe", *(str(i) for i in range(period)))
     for row in flat_rows:
-        table.add_row(_level(row), percent(row["miou"]))
+        table.add_row(run_name(row), percent(row["miou"]))
     for row in content["runs"]:
         table.add_row(row["label"], *map(percent, row["by_distance"]))
     report("distance", content, table, out, as_json, lambda path: draw_lines([chart], path))
-
-
-def _level(row: dict[str, Any]) -> str:
-    return "float" if row["method"] == "float" else f"{row['method']} {row['precision']}"
 
 
 def _points(by_distance: tuple[float | None, ...]) -> list[tuple[float, float | None]]:

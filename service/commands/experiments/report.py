@@ -14,7 +14,7 @@ from rich.table import Table
 
 from service.commands.shared import print_json
 
-__all__ = ["Drawing", "Out", "gbops", "percent", "report", "score_table"]
+__all__ = ["Drawing", "Out", "gbops", "percent", "report", "run_name", "score_table"]
 
 Out = Annotated[
     Path | None, typer.Option(help="A folder for the figures as JSON, and their pictures.")
@@ -33,6 +33,11 @@ def gbops(row: Mapping[str, Any]) -> float:
     """Bit operations per frame with the policy's, in 10^9."""
     total: float = (row["bops"] + row["policy_bops"]) / 1e9
     return total
+
+
+def run_name(row: Mapping[str, Any]) -> str:
+    """A run's method and precision."""
+    return "float" if row["method"] == "float" else f"{row['method']} {row['precision']}"
 
 
 def score_table(rows: Sequence[Mapping[str, Any]], measure: str) -> Table:
