@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ __all__ = ["Bars", "Line", "Lines", "draw_bars", "draw_lines"]
 
 _COLOURS = ("#269498", "#c77700", "#7b4fa3", "#2f6fd0", "#b8325a", "#5f8f2e", "#8a6d3b", "#1a1e26")
 _GREY = "#667080"
+_LEVELS = (":", "-.", "--", "-")
 _LEGEND_ROW = 0.22  # inches
 
 
@@ -83,9 +85,9 @@ def draw_lines(charts: Sequence[Lines], path: Path) -> None:
     width = 8 if len(charts) == 1 else 6.2 * len(charts)
     figure, axes = _figure(width, 3.9 + _LEGEND_ROW * -(-rows // 2), len(charts))
     for ax, chart in zip(axes, charts, strict=True):
-        for label, level in chart.levels:
-            ax.axhline(level, color=_GREY, lw=1, ls=":", label=label)
-        colours = iter(_COLOURS * (1 + len(chart.lines) // len(_COLOURS)))
+        for (label, level), style in zip(chart.levels, cycle(_LEVELS), strict=False):
+            ax.axhline(level, color=_GREY, lw=1, ls=style, label=label)
+        colours = cycle(_COLOURS)
         for i, line in enumerate(chart.lines):
             _draw_line(ax, line, _GREY if line.baseline else next(colours), below=i % 2 == 1)
         ax.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
