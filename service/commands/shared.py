@@ -22,7 +22,7 @@ from rich.progress import (
 from torch import Tensor
 
 from resq_core import zoo
-from resq_core.errors import InputError, OptionError
+from resq_core.errors import OptionError
 from resq_core.tasks import boxes
 from service.pictures import Picture
 
@@ -43,12 +43,8 @@ __all__ = [
     "network_input",
     "parse_size",
     "people_read_stderr",
-    "picture_files",
     "print_json",
 ]
-
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def _precisions() -> list[str]:
@@ -114,11 +110,3 @@ def network_input(card: zoo.ModelCard, image: Picture) -> Tensor:
             image, task.crop_of(boxes.Box.whole((image.shape[0], image.shape[1])))
         )
     return card.segmentation().preprocess(image)
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures in a folder by name. Raises InputError where there is none."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
-    if not found:
-        raise InputError(f"{folder} holds no picture; expected {', '.join(_PICTURES)}")
-    return found

@@ -39,7 +39,6 @@ from service.commands.shared import (
     model_names,
     network_input,
     parse_size,
-    picture_files,
     print_json,
 )
 from service.config import load_config
@@ -48,6 +47,7 @@ from service.local_engine import open_shelves, shelf_models
 
 __all__ = ["train"]
 
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _SAVE_EVERY = 50  # steps
 _MEAN_OVER = 20  # steps, of the losses that are told
 
@@ -176,9 +176,7 @@ def _source(material: list[Path], card: ModelCard, frames: int, bar: Progress) -
     stills: list[Tensor] = []
     for path in material:
         if path.is_dir():
-            stills += [
-                network_input(card, read_picture(file, "RGB"))[0] for file in picture_files(path)
-            ]
+            stills += [network_input(card, read_picture(file, "RGB"))[0] for file in _files(path)]
         else:
             with open_clip(path) as video:
                 found = [network_input(card, frame.image) for frame in islice(video, frames)]
@@ -193,3 +191,10 @@ def _source(material: list[Path], card: ModelCard, frames: int, bar: Progress) -
     if not sources:
         raise InputError(f"{', '.join(map(str, material))}: no frame in it; expected videos")
     return _Mixed(sources)
+
+
+def _files(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    if not found:
+        raise InputError(f"{folder} holds no picture; expected {', '.join(_PICTURES)}")
+    return found
