@@ -78,7 +78,7 @@ def draw_lines(charts: Sequence[Lines], path: Path) -> None:
     """Write charts side by side as PNG and as SVG, with one legend below each.
 
     Args:
-        charts: one or more.
+        charts: one or more, of one quantity: they share y.
         path: of the PNG; the SVG lies beside it.
     """
     rows = max(len(chart.lines) + len(chart.levels) for chart in charts)
@@ -90,7 +90,7 @@ def draw_lines(charts: Sequence[Lines], path: Path) -> None:
         colours = cycle(_COLOURS)
         for i, line in enumerate(chart.lines):
             _draw_line(ax, line, _GREY if line.baseline else next(colours), below=i % 2 == 1)
-        ax.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+        ax.set(title=chart.title, xlabel=chart.x)
         ax.grid(color="#e3e6ea", lw=0.6)
         ax.margins(x=0.09)  # room for notes
         if chart.log:
@@ -98,6 +98,7 @@ def draw_lines(charts: Sequence[Lines], path: Path) -> None:
         if chart.whole:
             ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    axes[0].set_ylabel(charts[0].y)
     _save(figure, path)
 
 
@@ -153,7 +154,7 @@ def _figure(width: float, height: float, columns: int) -> tuple[Any, list[Any]]:
 
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    return figure, list(figure.subplots(1, columns, squeeze=False, sharey=True)[0])
 
 
 def _save(figure: Any, path: Path) -> None:
