@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from service.messages import Bops
 
-__all__ = ["Figures", "Prediction", "annotate"]
+__all__ = ["Figures", "Prediction", "annotate", "heat"]
 
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -102,8 +102,8 @@ def annotate(
     panel = Image.new("RGB", _canvas(shown), _PAPER)
     overlay = _drawn(image, prediction).resize(shown)
     panel.paste(overlay, (0, 0))
-    heat = Image.fromarray(_heat(bit_map)).resize(shown, Image.Resampling.NEAREST)
-    panel.paste(heat, (shown[0] + _GAP, 0))
+    bits = Image.fromarray(heat(bit_map)).resize(shown, Image.Resampling.NEAREST)
+    panel.paste(bits, (shown[0] + _GAP, 0))
     draw = ImageDraw.Draw(panel)
     size = max(10, min(18, panel.width // 60))
     font = ImageFont.load_default(size)
@@ -159,7 +159,8 @@ def _draw_skeleton(picture: Image.Image, prediction: Prediction) -> None:
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
 
 
-def _heat(bits: NDArray[np.float32]) -> NDArray[np.uint8]:
+def heat(bits: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Colours uint8 [h, w, 3] of bits [h, w], 0 (dark) to 8 (bright)."""
     place = np.clip(bits, 0, 8)[..., None] / 4
     low = np.minimum(place.astype(np.int64), 1)
     share = place - low

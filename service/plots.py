@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["plot_curve", "plot_frames", "plot_residuals"]
+__all__ = ["plot_curve", "plot_frames"]
 
 
 def plot_frames(figures: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -70,30 +70,4 @@ def plot_curve(content: Mapping[str, Any], path: Path) -> None:
         ax.set_xlim(left=0)
     axes[0].set_ylabel(f"drop, points of {content['drop_is']}", fontsize=8)
     axes[1].legend(fontsize=7)
-    figure.savefig(path)
-
-
-def plot_residuals(content: Mapping[str, Any], path: Path) -> None:
-    """Write a PNG: variance and quantization error of residuals as shares of the frames'.
-
-    Args:
-        content: as `resq experiment residuals --out` writes it: `distances` with their `layers`.
-        path: of the PNG.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 5.5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 1, sharex=True)
-    for ax, what in zip(axes, ("variance", "error"), strict=True):
-        for entry in content["distances"]:
-            layers = entry["layers"]
-            shares = [x[f"residual_{what}"] / max(x[f"frame_{what}"], 1e-30) for x in layers]
-            ax.plot(range(len(layers)), shares, ".", label=f"distance {entry['distance']}")
-        ax.axhline(1, color="#667080", lw=1)
-        ax.set_yscale("log")
-        ax.set_ylabel(f"{what}: residual / frame")
-    axes[1].set_xlabel(f"layer, in order (error at {content['bits']} bits)")
-    axes[0].legend(fontsize=8)
     figure.savefig(path)

@@ -31,7 +31,7 @@ __all__ = ["ReferenceExecutor"]
 class ReferenceExecutor:
     """See `Executor`.
 
-    Args:
+    Attributes:
         graph: the network.
         layers: quantizers by layer name.
     """
@@ -39,7 +39,7 @@ class ReferenceExecutor:
     backend = "reference"
 
     def __init__(self, graph: Graph, layers: Mapping[str, LayerQuantizers]) -> None:
-        self._graph, self._layers = graph, layers
+        self.graph, self.layers = graph, layers
 
     def anchor(
         self,
@@ -51,12 +51,12 @@ class ReferenceExecutor:
     ) -> FrameRun:
         """Run a keyframe, see `Executor.anchor`."""
         known = state.memory
-        if refresh and refreshes(self._layers, reference) and isinstance(known, Layers):
+        if refresh and refreshes(self.layers, reference) and isinstance(known, Layers):
 
             def again(layer: LayerQuantizers, x: Tensor) -> Step:
                 return refresh_step(layer, x, known.layers[layer.op.name])
 
-            recorder = _Recorder(self._graph, self._layers, inputs, bit_map, is_anchor=True)
+            recorder = _Recorder(self.graph, self.layers, inputs, bit_map, is_anchor=True)
             return replace(recorder.run(again), refreshed=True)
         memory = Layers()
         state.memory = None if reference is None else memory
@@ -67,7 +67,7 @@ class ReferenceExecutor:
                 memory.layers[layer.op.name] = kept
             return result
 
-        return _Recorder(self._graph, self._layers, inputs, bit_map, is_anchor=True).run(step)
+        return _Recorder(self.graph, self.layers, inputs, bit_map, is_anchor=True).run(step)
 
     def residual(
         self,
@@ -84,7 +84,7 @@ class ReferenceExecutor:
         def step(layer: LayerQuantizers, x: Tensor) -> Step:
             return residual_step(layer, x, memory.layers[layer.op.name], reference, policy)
 
-        return _Recorder(self._graph, self._layers, inputs, bit_map, is_anchor=False).run(step)
+        return _Recorder(self.graph, self.layers, inputs, bit_map, is_anchor=False).run(step)
 
 
 class _Recorder:

@@ -37,7 +37,7 @@ from service.messages import parse_box
 from service.objects import read_mask_file
 from service.pictures import Picture
 
-__all__ = ["Material", "stream_opener"]
+__all__ = ["Material", "read_labels", "stream_opener"]
 
 Label = NDArray[np.uint8]
 
@@ -60,7 +60,7 @@ class Material:
             )
         self._card = card
         self._pictures = _pictures(clip, start, frames)
-        self._labels = {} if labels is None else _labels(labels, start, len(self._pictures))
+        self._labels = {} if labels is None else read_labels(labels, start, len(self._pictures))
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -90,7 +90,7 @@ def _pictures(clip: Path, start: int, frames: int) -> list[Picture]:
     return found
 
 
-def _labels(folder: Path, start: int, frames: int) -> dict[int, Label]:
+def read_labels(folder: Path, start: int, frames: int) -> dict[int, Label]:
     """Labels uint8 [H, W] by index among the frames that run.
 
     Raises InputError for a folder without any for these frames, or a file that is none.

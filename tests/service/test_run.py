@@ -137,18 +137,3 @@ def test_annotated_pictures_have_one_even_size(size: tuple[int, int]) -> None:
     assert first.shape[0] % 2 == 0
     assert first.shape[1] % 2 == 0
     assert not np.array_equal(first, later)
-
-
-def test_residuals_beside_frames(clip: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out" / "residuals.json"
-    arguments = ["--distance", "1", "--distance", "3", "--frames", "6", "--out", str(out)]
-    done = CliRunner().invoke(app, ["experiment", "residuals", str(clip), *arguments, "--json"])
-    assert done.exit_code == 0, done.output
-    content = json.loads(done.stdout)
-    assert content == json.loads(out.read_text())
-    near, far = (entry["layers"] for entry in content["distances"])
-    assert len(near) == len(far) > 50
-    assert near[0]["residual_variance"] < far[0]["residual_variance"]
-    assert out.with_suffix(".png").stat().st_size > 10_000
-    wrong = CliRunner().invoke(app, ["experiment", "residuals", str(clip), "--distance", "99"])
-    assert "the clip has 10 frames; expected more than 99" in str(wrong.exception)
