@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from resq_core import Precision, QuantizedModel, zoo
+from resq_core import Precision, zoo
 from resq_core.backends import Backend
 from resq_core.errors import OptionError
 from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
+from resq_core.rivals import float_step, stream_step
 from service.commands.shared import Json, frames_bar, model_names, print_json
 from service.config import load_config
 
@@ -65,11 +66,11 @@ def evaluate(
     frame = Precision(parsed.residual_weight_bits, parsed.pool[-1])
     options = {"reference": reference, "policy": policy, "threshold": threshold}
     runs: dict[str, Callable[[], Step]] = {
-        "float": lambda: _float_step(quantized),
-        "keyframe": lambda: _stream_step(quantized.with_precision(keyframe), 1, {}),
-        "frame": lambda: _stream_step(quantized.with_precision(frame), 1, {}),
-        "hold": lambda: _stream_step(quantized.with_precision(hold), period, {}),
-        "resq": lambda: _stream_step(quantized, period, options),
+        "float": lambda: float_step(quantized),
+        "keyframe": lambda: stream_step(quantized.with_precision(keyframe), 1, {}),
+        "frame": lambda: stream_step(quantized.with_precision(frame), 1, {}),
+        "hold": lambda: stream_step(quantized.with_precision(hold), period, {}),
+        "resq": lambda: stream_step(quantized, period, options),
     }
     result: dict[str, Any] = {
         "model": model,
@@ -125,23 +126,3 @@ def _counted(open_step: Callable[[], Step], tell: Callable[[], object]) -> Calla
         return run
 
     return open_counted
-
-
-def _float_step(model: QuantizedModel) -> Step:
-    """Float32 counted as 32×32 bits."""
-
-    def step(x: Tensor) -> StepOutcome:
-        macs = sum(model.macs(x).values())
-        return StepOutcome(model.float(x), macs * 32 * 32, 0, 32.0, is_anchor=True)
-
-    return step
-
-
-def _stream_step(model: QuantizedModel, period: int, options: dict[str, Any]) -> Step:
-    stream = model.stream(period=period, **options)
-
-    def step(x: Tensor) -> StepOutcome:
-        r = stream.step(x)
-        return StepOutcome(r.output, r.bops.frame, r.bops.policy, r.mean_bits, r.is_anchor)
-
-    return step

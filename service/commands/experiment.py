@@ -18,6 +18,7 @@ from resq_core import QuantizedModel, zoo
 from resq_core.errors import OptionError
 from resq_core.experiments import residual_statistics
 from resq_core.naming import not_known
+from service.commands.baselines import baselines
 from service.commands.shared import Json, frames_bar, model_names, print_json
 from service.decoder import open_clip
 from service.plots import plot_residuals
@@ -27,6 +28,8 @@ __all__ = ["experiment"]
 experiment = typer.Typer(
     help="The paper's experiments on a clip of your own.", no_args_is_help=True
 )
+
+experiment.command("baselines")(baselines)
 
 
 @experiment.callback()
