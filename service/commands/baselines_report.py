@@ -31,14 +31,14 @@ def print_rows(content: Mapping[str, Any]) -> None:
     """A rich table: mIoU in percent, GBOPs per frame with what is not the network's beside it."""
     rows = content["rows"]
     shown = min(max(len(row["by_distance"]) for row in rows), _MOST_DISTANCES)
-    distances = (f"+{i}" for i in range(shown))
-    table = Table("", "precision", "", "mIoU", "pixels", "GBOPs", "of that own", "bits", *distances)
+    numbers = ("mIoU", "pixels", "GBOPs", "own", "bits", *(f"+{i}" for i in range(shown)))
+    table = Table("row")
+    for name in numbers:
+        table.add_column(name, no_wrap=True)
     for row in rows:
         known = row["by_distance"][:shown]
         table.add_row(
-            row["method"],
-            row["precision"],
-            row["setting"],
+            " ".join(filter(None, (row["method"], row["precision"], row["setting"]))),
             f"{100 * row['miou']:.2f}",
             f"{100 * row['pixel_accuracy']:.2f}",
             f"{(row['bops'] + row['policy_bops']) / 1e9:.1f}",
@@ -50,7 +50,7 @@ def print_rows(content: Mapping[str, Any]) -> None:
     options = content["options"]
     typer.echo(
         f"{options['frames']} frames of {options['split']}, T = {options['period']}, backend "
-        f"{options['backend']}; own: the policy's, the gates' or the flow's; +1: mIoU of frames "
+        f"{options['backend']}; own: of the GBOPs, the policy's, the gates' or the flow's; +1: mIoU of frames "
         "that are one after their keyframe"
     )
 
