@@ -183,14 +183,14 @@ def _others(
     period, base = settings.period, at(settings.frames[0])
     for in_float in (True, False):
         for threshold in settings.skip_thresholds:
-            step = partial(SkipConv, base, threshold, period, in_float)
+            skip = partial(SkipConv, base, threshold, period, in_float)
             precision = "W32A32" if in_float else str(base.precision)
-            yield Row("skip-conv", precision, f"ε = {threshold:g}", step)
+            yield Row("skip-conv", precision, f"ε = {threshold:g}", skip)
     flow = DisFlow()
     for layer in (None, head)[: 1 if head is None else 2]:
         what = "output" if layer is None else f"input of {layer}"
-        step = partial(FeatureWarping, base, period, flow, layer)
-        yield Row("warping", str(base.precision), what, step)
+        warping = partial(FeatureWarping, base, period, flow, layer)
+        yield Row("warping", str(base.precision), what, warping)
     names = (SKIP, *map(str, settings.frames), FLOAT)
     levels = FrameLevels(model, names)
     for budget in settings.budgets:

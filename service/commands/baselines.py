@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -14,18 +13,17 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from resq_core import Precision, QuantizedModel
 from resq_core.backends import Backend
 from resq_core.errors import InputError, OptionError
-from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
+from resq_core.evaluation import CamVid, evaluate_clip
 from resq_core.naming import not_known
 from resq_core.rivals import Row, Settings, plan
 from resq_core.tasks.pictures import Picture
 from resq_core.zoo import ModelCard
 from service.commands.baselines_report import print_rows, write_plot
-from service.commands.shared import Json, frames_bar, model_names, print_json
+from service.commands.shared import Json, counted, frames_bar, model_names, print_json
 from service.config import load_config
 from service.durable import write_in_place
 from service.local_engine import open_shelves, shelf_models
@@ -186,22 +184,6 @@ def _run(
             row.choices[:] = table.rows[row.key]["choices"]
             bar.advance(line, len(clip))
             continue
-        step = _telling(row.open_step, lambda: bar.advance(line))
+        step = counted(row.open_step, lambda: bar.advance(line))
         score = evaluate_clip(step, clip, task, card.ignore_index)
         table.add(row, asdict(score))
-
-
-def _telling(open_step: Callable[[], Step], tell: Callable[[], object]) -> Callable[[], Step]:
-    """The same step, which tells of every frame."""
-
-    def opened() -> Step:
-        step = open_step()
-
-        def run(x: Tensor) -> StepOutcome:
-            outcome = step(x)
-            tell()
-            return outcome
-
-        return run
-
-    return opened

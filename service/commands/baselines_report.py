@@ -50,8 +50,8 @@ def print_rows(content: Mapping[str, Any]) -> None:
     options = content["options"]
     typer.echo(
         f"{options['frames']} frames of {options['split']}, T = {options['period']}, backend "
-        f"{options['backend']}; own: of the GBOPs, the policy's, the gates' or the flow's; +1: mIoU of frames "
-        "that are one after their keyframe"
+        f"{options['backend']}; own: of the GBOPs, the policy's, the gates' or the flow's; +1: "
+        "mIoU of frames that are one after their keyframe"
     )
 
 

@@ -13,14 +13,13 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from resq_core import Precision, zoo
 from resq_core.backends import Backend
 from resq_core.errors import OptionError
-from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
+from resq_core.evaluation import CamVid, Step, evaluate_clip
 from resq_core.rivals import float_step, stream_step
-from service.commands.shared import Json, frames_bar, model_names, print_json
+from service.commands.shared import Json, counted, frames_bar, model_names, print_json
 from service.config import load_config
 
 __all__ = ["evaluate"]
@@ -83,8 +82,8 @@ def evaluate(
     with frames_bar(Console(stderr=True)) as bar:
         for name, open_step in runs.items():
             line = bar.add_task(name, total=len(clip) * phases)
-            counted = _counted(open_step, partial(bar.advance, line))
-            score = evaluate_clip(counted, clip, task, card.ignore_index, tuple(range(phases)))
+            telling = counted(open_step, partial(bar.advance, line))
+            score = evaluate_clip(telling, clip, task, card.ignore_index, tuple(range(phases)))
             result[name] = asdict(score)
     if as_json:
         print_json(result)
@@ -110,19 +109,3 @@ def _print_distances(result: dict[str, Any], names: tuple[str, ...]) -> None:
         row = result[name]["by_distance"][:_MOST_DISTANCES]
         table.add_row(name, *("" if value is None else f"{100 * value:.1f}" for value in row))
     Console().print(table)
-
-
-def _counted(open_step: Callable[[], Step], tell: Callable[[], object]) -> Callable[[], Step]:
-    """The same streams, which tell of every frame."""
-
-    def open_counted() -> Step:
-        step = open_step()
-
-        def run(x: Tensor) -> StepOutcome:
-            outcome = step(x)
-            tell()
-            return outcome
-
-        return run
-
-    return open_counted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from resq_core import zoo
 from resq_core.errors import OptionError
+from resq_core.evaluation import Step, StepOutcome
 from resq_core.tasks import boxes
 from service.pictures import Picture
 
@@ -38,6 +40,7 @@ __all__ = [
     "Threshold",
     "Url",
     "bytes_bar",
+    "counted",
     "frames_bar",
     "model_names",
     "network_input",
@@ -82,6 +85,22 @@ def bytes_bar(console: Console) -> Progress:
     """A bar that counts bytes."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     return Progress(*columns, TransferSpeedColumn(), console=console)
+
+
+def counted(open_step: Callable[[], Step], tell: Callable[[], object]) -> Callable[[], Step]:
+    """The same steps for `evaluate_clip`, which tell of every frame."""
+
+    def open_counted() -> Step:
+        step = open_step()
+
+        def run(x: Tensor) -> StepOutcome:
+            outcome = step(x)
+            tell()
+            return outcome
+
+        return run
+
+    return open_counted
 
 
 def people_read_stderr(as_json: bool) -> AbstractContextManager[Any]:
