@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 
+from torch import Tensor
+
 from resq_core.errors import OptionError
 from resq_core.evaluation import Step
 from resq_core.model import QuantizedModel
@@ -125,27 +127,30 @@ def _hold(p: Precision) -> Precision:
     return Precision(p.weight_bits, p.activation_bits, p.weight_bits, (0,))
 
 
-def plan(model: QuantizedModel, settings: Settings, head: str | None) -> list[Row]:
-    """The table's rows.
+def plan(model: QuantizedModel, settings: Settings, example: Tensor, head: str | None) -> list[Row]:
+    """The table's rows, checked before the first of them runs.
 
     Args:
         model: calibrated for `settings.needed`.
         settings: what it is to hold.
+        example: an input of the size that frames will have, float32 [1, C, H, W].
         head: the layer from which on `warping` runs the network in every frame, in a row beside
             that which warps the output; None for no such row.
 
     Raises:
         CalibrationError: the model is not calibrated for a precision.
-        OptionError: OpenCV, which `warping` needs, is not installed.
+        OptionError: OpenCV, which `warping` needs, is not installed; the network has no such layer,
+            or cannot be cut there.
+        InputError: the frames are too small for optical flow.
     """
     for p in settings.needed:
-        model.with_precision(p)  # before hours of rows, not after
+        model.with_precision(p)
 
     @cache
     def at(p: Precision) -> QuantizedModel:
         return model.with_precision(p)
 
-    return [*_own(model, at, settings), *_others(model, at, settings, head)]
+    return [*_own(model, at, settings), *_others(model, at, settings, example, head)]
 
 
 def _own(
@@ -178,6 +183,7 @@ def _others(
     model: QuantizedModel,
     at: Callable[[Precision], QuantizedModel],
     settings: Settings,
+    example: Tensor,
     head: str | None,
 ) -> Iterator[Row]:
     period, base = settings.period, at(settings.frames[0])
@@ -187,9 +193,10 @@ def _others(
             precision = "W32A32" if in_float else str(base.precision)
             yield Row("skip-conv", precision, f"ε = {threshold:g}", skip)
     flow = DisFlow()
-    for layer in (None, head)[: 1 if head is None else 2]:
+    for layer in [None] if head is None else [None, head]:
         what = "output" if layer is None else f"input of {layer}"
         warping = partial(FeatureWarping, base, period, flow, layer)
+        warping().prepare(example)
         yield Row("warping", str(base.precision), what, warping)
     names = (SKIP, *map(str, settings.frames), FLOAT)
     levels = FrameLevels(model, names)

@@ -70,8 +70,7 @@ class FeatureWarping:
             depend on nothing but its input.
 
     Raises:
-        OptionError: a period below 1, or a precision with residual frames. At the first frame: no
-            such layer, or one past which other values go on.
+        OptionError: a period below 1.
     """
 
     def __init__(
@@ -87,21 +86,25 @@ class FeatureWarping:
         self._since = 0
 
     def __call__(self, x: Tensor) -> StepOutcome:
-        """The next frame, float32 [1, C, H, W].
-
-        Raises:
-            InputError, CaptureError, CalibrationError: the frame or the model cannot be used.
-        """
+        """The next frame, float32 [1, C, H, W]. Raises as `prepare` does."""
         (x,) = check_inputs(x)
         if self._network is None or self._network.graph.input_shapes != (tuple(x.shape),):
-            self._open(x)
+            self.prepare(x)
         if self._keyframe is None or self._since == self._period:
             self._since, outcome = 1, self._run_keyframe(x)
         else:
             self._since, outcome = self._since + 1, self._run_warped(x, *self._keyframe)
         return outcome
 
-    def _open(self, x: Tensor) -> None:
+    def prepare(self, x: Tensor) -> None:
+        """Make ready for frames of this size, the next of which is a keyframe.
+
+        Raises:
+            OptionError: a precision with residual frames; no such layer, or one past which other
+                values go on.
+            InputError, CaptureError, CalibrationError: such frames or the model cannot be used.
+        """
+        self._flow.macs((x.shape[-2], x.shape[-1]))
         self._network = DenseNetwork.of(self._model, (x,))
         self._keyframe = None
         if self._layer is not None:

@@ -86,14 +86,15 @@ def baselines(
     )
     card, quantized = _model(model, backend)
     clip = _clip(root, split, frames)
-    rows = plan(quantized, settings, head)
+    example = torch.zeros(1, 3, *card.input_size)
+    rows = plan(quantized, settings, example, head)
     options = {
         "model": model,
         "fingerprint": _fingerprint(quantized),
         "split": split,
         "frames": len(clip),
         "period": period,
-        "backend": quantized.serving(torch.zeros(1, 3, *card.input_size)).backend,
+        "backend": quantized.serving(example).backend,
     }
     table = _Table(options, out)
     with frames_bar(Console(stderr=True)) as bar:

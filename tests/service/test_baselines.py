@@ -165,6 +165,7 @@ def test_the_table_is_for_people_too(root: Path) -> None:
     [
         (["--frames", "0"], PRECISIONS, OptionError, "frames is 0"),
         (["--period", "1"], PRECISIONS, OptionError, "period T is 1; expected 2 or more"),
+        (["--head", "third"], PRECISIONS, OptionError, "no layer 'third'"),
         (["--seeds", "-1"], PRECISIONS, OptionError, "seeds is -1"),
         ([], PRECISIONS[2:], OptionError, "none of single frames"),
         ([], (*PRECISIONS, "W3A3"), CalibrationError, "frame W3A3"),
