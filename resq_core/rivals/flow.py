@@ -47,8 +47,9 @@ class DisFlow:
         """Where each pixel of `frame` is in `other`.
 
         Args:
-            frame, other: float32 [1, C, H, W] of one size, 32×96 pixels at least; their channels'
-                mean is looked at, in 256 steps over the range of both.
+            frame: float32 [1, C, H, W], 32×96 pixels at least.
+            other: of the same shape. The mean of the channels is looked at, in 256 steps over the
+                range of both.
 
         Returns:
             float32 [1, 2, H, W]: (x, y) in pixels, `frame` at p shows what `other` shows at

@@ -55,7 +55,8 @@ def mixed_step(keyframe: QuantizedModel, between: QuantizedModel, period: int) -
     what static ResQ costs.
 
     Args:
-        keyframe, between: at a precision for frames, for example W8A8 and W4A4.
+        keyframe: at a precision for frames, for example W8A8.
+        between: at another, for example W4A4.
         period: T ≥ 1.
 
     Raises:

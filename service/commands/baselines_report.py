@@ -18,6 +18,7 @@ _NEAR = 8.0  # points of mIoU below the best that the plot's larger half shows
 _COLOURS = (
     *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"),
     *("#bcbd22", "#17becf", "#393b79", "#637939", "#8c6d31", "#843c39", "#7b4173", "#3182bd"),
+    *("#31a354", "#e6550d", "#756bb1", "#636363"),
 )
 _MARKERS = {
     "float": "*",
