@@ -28,6 +28,8 @@ from resq_core.rivals.warping import FeatureWarping
 
 __all__ = ["Row", "Settings", "plan"]
 
+_MOST_SEEDS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -66,7 +68,7 @@ class Settings:
         thresholds: ρ of the dynamic precisions.
         skip_thresholds: ε of Skip-Convolutions.
         budgets: of the oracle, shares of places.
-        seeds: how many random orders of its choices.
+        seeds: how many random orders of its choices, 0 to 100.
 
     Raises:
         OptionError: one of these does not hold.
@@ -84,8 +86,8 @@ class Settings:
             raise OptionError("the precisions hold none of single frames; expected one as W8A8")
         if self.period < 2:
             raise OptionError(f"period T is {self.period}; expected 2 or more")
-        if self.seeds < 0:
-            raise OptionError(f"seeds is {self.seeds}; expected 0 or more")
+        if not 0 <= self.seeds <= _MOST_SEEDS:
+            raise OptionError(f"seeds is {self.seeds}; expected 0 to {_MOST_SEEDS}")
 
     @property
     def frames(self) -> list[Precision]:

@@ -126,11 +126,12 @@ def _clip(root: Path, split: str, frames: int | None) -> list[Sample]:
 
 
 def _fingerprint(model: QuantizedModel) -> str:
-    """Of weights and scales."""
+    """Of weights, scales and options."""
     crc = 0
     for tensor in model.module.state_dict().values():
         crc = zlib.crc32(tensor.contiguous().numpy().tobytes(), crc)
-    return f"{zlib.crc32(json.dumps(model.encodings.to_json()).encode(), crc):08x}"
+    rest = json.dumps([model.encodings.to_json(), model.saved_options()])
+    return f"{zlib.crc32(rest.encode(), crc):08x}"
 
 
 class _Table:
