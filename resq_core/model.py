@@ -16,6 +16,7 @@ from resq_core.calibrate import DEFAULT_SAMPLES, Clip, Progress, calibrate
 from resq_core.encodings import Encodings, Granularity
 from resq_core.errors import CalibrationError, OptionError, SavedModelError
 from resq_core.executor import Executor
+from resq_core.graph import Graph
 from resq_core.graph_cache import GraphCache, check_inputs
 from resq_core.linear_op import LinearOp
 from resq_core.precision import Precision
@@ -166,6 +167,10 @@ class QuantizedModel:
         with torch.no_grad():
             graph = self._graphs.graph(inputs)
             return graph.run(inputs, lambda op, v: op.apply(v, op.weight, op.bias))
+
+    def graph(self, x: Tensor | Sequence[Tensor]) -> Graph:
+        """The captured network for inputs of this shape, shared and not to be changed."""
+        return self._graphs.graph(check_inputs(x))
 
     def layer_inputs(self, x: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
         """What each quantizable layer is given in the float network, in execution order."""

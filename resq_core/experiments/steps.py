@@ -13,6 +13,7 @@ from resq_core.model import QuantizedModel
 from resq_core.precision import Precision
 
 __all__ = [
+    "FLOAT_BITS",
     "counted",
     "float_step",
     "frame_precision",
@@ -22,7 +23,8 @@ __all__ = [
     "stream_step",
 ]
 
-_FLOAT32 = 32
+FLOAT_BITS = 32
+"""Of a float's weights and activations, as BOPs count them."""
 
 
 def residual_precision(text: str | Precision) -> Precision:
@@ -63,8 +65,8 @@ def float_step(model: QuantizedModel) -> Step:
 
     def step(x: Tensor) -> StepOutcome:
         macs = sum(model.macs(x).values())
-        bits = float(_FLOAT32)
-        return StepOutcome(model.float(x), macs * _FLOAT32**2, 0, bits, is_anchor=True)
+        bits = float(FLOAT_BITS)
+        return StepOutcome(model.float(x), macs * FLOAT_BITS**2, 0, bits, is_anchor=True)
 
     return step
 

@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 
 from resq_core import Precision, QuantizedModel
-from resq_core.errors import CalibrationError, OptionError, PrecisionError
+from resq_core.errors import CalibrationError, PrecisionError
 from resq_core.evaluation import Answer, Row
+from resq_core.experiments.steps import (
+    FLOAT_BITS,
+    frame_precision,
+    hold_precision,
+    keyframe_precision,
+    residual_precision,
+)
 from resq_core.models.objects import pad_to_stride
 from resq_core.pipelines import (
     FloatVos,
@@ -28,8 +35,6 @@ from resq_core.zoo import ModelCard
 from service.pictures import Picture
 
 __all__ = ["Rows", "float_answer"]
-
-_FLOAT = 32  # bits of weights and of activations
 
 Model = QuantizedModel | QuantizedStm
 Answerer = Callable[[Picture], Answer]
@@ -69,20 +74,14 @@ class Rows:
             OptionError: the precision has no residual frames, or an option is out of range.
             PrecisionError, CalibrationError: the model does not run at it.
         """
-        if precision.residual_weight_bits is None:
-            raise OptionError(
-                f"precision is {precision}; expected one with residual frames, for example "
-                "W8A8->W8A4"
-            )
+        residual_precision(precision)
         try:
             resq = model.with_precision(precision)
         except (PrecisionError, CalibrationError) as error:
             raise type(error)(card.offers(str(precision), error)) from error
         resq.options.but(period, **options)  # out of range: said before anything runs
-        weights, residual_weights = precision.weight_bits, precision.residual_weight_bits
-        keyframe = Precision(weights, precision.activation_bits)
-        frame = Precision(residual_weights, precision.pool[-1])
-        hold = Precision(weights, precision.activation_bits, residual_weights, (0,))
+        keyframe, frame = keyframe_precision(precision), frame_precision(precision)
+        hold = hold_precision(precision)
         rows = [Row("float", _float_opener(model, card), alone=True)]
         left_out: dict[str, str] = {}
         for name, bits in (("keyframe", keyframe), ("frame", frame), ("hold", hold)):
@@ -111,7 +110,9 @@ def float_answer(model: QuantizedModel, card: ModelCard, start: Box | None) -> A
         else:
             x = task.preprocess(image)
             output = task.postprocess(_first(model.float(x)), size)
-        return Answer(output, sum(model.macs(x).values()) * _FLOAT**2, 0, _FLOAT, is_anchor=True)
+        return Answer(
+            output, sum(model.macs(x).values()) * FLOAT_BITS**2, 0, FLOAT_BITS, is_anchor=True
+        )
 
     return answer
 
@@ -130,7 +131,7 @@ def _float_objects(model: QuantizedStm, card: ModelCard, objects: Mapping[int, M
         output = stream.step(image)
         layers = model.macs(task.network_size(image.shape[:2]), len(objects))
         macs = sum(n for name, n in layers.items() if name.partition(".")[0] in stream.parts)
-        return Answer(output, macs * _FLOAT**2, 0, _FLOAT, is_anchor=True)
+        return Answer(output, macs * FLOAT_BITS**2, 0, FLOAT_BITS, is_anchor=True)
 
     return answer
 

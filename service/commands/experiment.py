@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from service.commands.baselines import baselines
 from service.commands.experiments.classes import classes
 from service.commands.experiments.distance import distance
 from service.commands.experiments.granularity import granularity
@@ -19,6 +20,7 @@ __all__ = ["experiment"]
 experiment = typer.Typer(
     help="The paper's experiments on a clip of your own.", no_args_is_help=True
 )
+experiment.command("baselines")(baselines)
 experiment.command("classes")(classes)
 experiment.command("distance")(distance)
 experiment.command("granularity")(granularity)
