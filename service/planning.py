@@ -153,7 +153,7 @@ def plan(costs: FrameCosts, demand: Demand, node: Node) -> Plan:
         per_node=min(fits[limit], demand.streams),
         nodes=nodes,
         price=None if node.price is None else nodes * node.price,
-        assumptions=_assumptions(costs, demand, node),
+        assumptions=_assumptions(costs, demand, node, fits[limit]),
     )
 
 
@@ -161,7 +161,7 @@ def _floor(ratio: float) -> int:
     return max(0, math.floor(ratio + 1e-9))
 
 
-def _assumptions(costs: FrameCosts, demand: Demand, node: Node) -> tuple[str, ...]:
+def _assumptions(costs: FrameCosts, demand: Demand, node: Node, per_node: int) -> tuple[str, ...]:
     least, mean, most = costs.worker.active
     where = f"on {costs.processor}" if costs.processor else "on the server that was loaded"
     words = [
@@ -173,6 +173,8 @@ def _assumptions(costs: FrameCosts, demand: Demand, node: Node) -> tuple[str, ..
         "time, are left out",
         f"{demand.use:.0%} of a node's cores, memory and network are planned for; the rest is for "
         "what varies, the system included",
+        f"each server may take {per_node:,} streams: RESQ_MAX_STREAMS, and RESQ_STREAMS_PER_CLIENT "
+        "for those of one client, are 8 by default",
         "nobody else uses the nodes, and no node is spare: one that is lost leaves the others "
         "with its streams",
     ]

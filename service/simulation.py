@@ -22,17 +22,7 @@ from service.frame_costs import FrameCosts
 from service.percentiles import percentiles
 from service.placement import Policy, State, Worker, choose
 
-__all__ = ["ASSUMPTIONS", "Fleet", "Simulation"]
-
-ASSUMPTIONS = (
-    "streams are live, come evenly over ten seconds that are not counted, and send at exactly "
-    "their rate; all are equally active, all the time, so that no burst of activity is seen",
-    "a frame takes all of its processor time on one core at one go, decoding included, drawn from "
-    "the measured spread, each frame by itself; first come, first served on a worker",
-    "each stream claims its rate, and is placed where least is claimed, as the gateway does it; "
-    "gateways and networks take no time; a lost worker is noticed after 2 s and back after 10 s",
-)
-"""Of every simulation, in words."""
+__all__ = ["Fleet", "Simulation"]
 
 _MAX_FRAMES = 50_000_000
 _ARRIVES, _DONE, _BEGINS, _LEAVES, _LOST, _MOVES, _BACK = range(7)
@@ -95,6 +85,19 @@ class Fleet:
             raise OptionError(
                 f"these are {frames:,.0f} frames; expected {_MAX_FRAMES:,} at most: fewer seconds"
             )
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What a simulation of it rests on, in words."""
+        return (
+            f"streams are live, come evenly over {self.begin:g} s that are not counted, and send "
+            "at exactly their rate; all are equally active, all the time: no burst of it is seen",
+            "a frame takes all of its processor time on one core at one go, decoding included, "
+            "drawn from the measured spread, each by itself; first come, first served on a worker",
+            "each stream claims its rate, and is placed where least is claimed, as the gateway "
+            "does it; gateways and networks take no time",
+            f"a lost worker is noticed after {self.notice:g} s and is back after {self.back:g} s",
+        )
 
 
 @dataclass(slots=True, eq=False)

@@ -20,7 +20,7 @@ from service.frame_costs import FrameCosts
 from service.messages import StreamStart
 from service.planning import Demand, Node, Plan
 from service.planning import plan as plan_nodes
-from service.simulation import ASSUMPTIONS, Fleet, Simulation
+from service.simulation import Fleet, Simulation
 
 __all__ = ["plan"]
 
@@ -94,7 +94,7 @@ def plan(
     came = Simulation(found, fleet).run() if simulate else None
     if as_json:
         report = {"demand": asdict(demand), "node": asdict(node), "plan": asdict(made)}
-        told = {} if came is None else {"simulation": came | {"assumptions": ASSUMPTIONS}}
+        told = {} if came is None else {"simulation": came | {"assumptions": fleet.assumptions}}
         print_json(report | told | {"costs": found.model_dump()})
         return
     console = Console(highlight=False)
@@ -102,7 +102,7 @@ def plan(
     if came is not None:
         console.print(_simulated(came))
     console.print("Assumed:")
-    for words in (*made.assumptions, *(ASSUMPTIONS if came is not None else ())):
+    for words in (*made.assumptions, *(fleet.assumptions if came is not None else ())):
         console.print(f"- {words}")
 
 

@@ -58,15 +58,15 @@ def test_frames_run_forth_and_back() -> None:
 
 async def test_steps_add_streams_and_every_frame_is_accounted_for(serve: Serve) -> None:
     address = serve(**ROOM)
-    told: list[float] = []
+    seconds: list[float] = []
     async with Load(address, None, options()) as load:
-        rows = [await load.step(Step(count, 1.0), told.append) for count in (1, 3)]
+        rows = [await load.step(Step(count, 1.0), seconds.append) for count in (1, 3)]
         found = costs_of(load.started, [(load.counts, rows[1])])
         async with httpx.AsyncClient() as http:
             listed = (await http.get(f"{address}/v1/streams")).json()["streams"]
         assert len(listed) == 3
     assert load.problems == []
-    assert max(told) == 1.0
+    assert max(seconds) == 1.0
     for row, count in zip(rows, (1, 3), strict=True):
         assert (row["clients"], row["admitted"], row["refused"]) == (count, count, {})
         due = row["sent"] + row["drops"].get("skipped", 0)
@@ -75,7 +75,9 @@ async def test_steps_add_streams_and_every_frame_is_accounted_for(serve: Serve) 
         assert (row["unanswered"], row["lost"]) == (0, {})
         assert row["latency_ms"]["p50"] >= sum(row["stages_ms"].values()) * 0.3
         assert row["frame_bytes"] == pytest.approx(sum(map(len, FRAMES)) / len(FRAMES), rel=0.2)
-        assert row["server"]["cores"] > 0
+        told = row["server"]
+        assert min(told["cores"], told["anchor_cpu_seconds"], told["residual_cpu_seconds"]) > 0
+        assert told["decoder_bytes"] > 1e6, "each stream has a decoder process"
     assert (found.model, found.period) == ("tiny", 4)
     assert found.worker.anchor_ms > 0
     assert found.state_bytes is not None
