@@ -1,17 +1,19 @@
 """Whether `resq plan` and its simulation say beforehand what a load then takes of this machine.
 
-    python -m benchmarks.capacity [--most 4] [--seconds 15] [--out out/capacity]
+    python -m benchmarks.capacity [--most 4] [--fps 10] [--seconds 15] [--out out/capacity]
 
 First the costs are measured as `resq plan` does it. Then a new server gets N = 1, 2, … live streams
-at 10 fps of a street that was not measured, and for each N what was predicted stands beside what
+of a street that was not measured, and for each N what was predicted stands beside what
 came: processor time of a frame, cores, memory, network, and the times that the server names of a
 frame, beside those of the simulation of one worker with this machine's cores.
 
-What is predicted of N is told only N, the frames' active fraction, and how many of the frames got a
-result: where the machine is overloaded, fewer are run. `others` is how many cores all other
-programs used meanwhile, this one and its clients left out: where that is not little, the row is
-disturbed, and says so little. Writes OUT/capacity.json and OUT/capacity.md; exits 1 if a
-prediction of cores, memory or network is off by more than 15 %.
+What is predicted of N is told only N, the frames' active fraction, and how many frames got a
+result: where the machine is overloaded, the others cost what every frame does beside a worker's
+time. `others` is how many cores all other programs used meanwhile, this one and its clients left
+out: where that is not little, the row is disturbed, and its times say little.
+
+Writes OUT/capacity.json and OUT/capacity.md; exits 1 if a prediction of a worker's time, of cores,
+memory or network is off by more than 15 %.
 """
 
 from __future__ import annotations
@@ -40,41 +42,39 @@ from service.simulation import Fleet, Simulation
 
 __all__ = ["as_markdown", "compare", "judge"]
 
-FPS, SEED = 10.0, 7
+SEED = 7
 MOST_OFF = 0.15
 
 
-def compare(costs: FrameCosts, row: dict[str, Any], streams: int) -> dict[str, Any]:
+def compare(costs: FrameCosts, row: dict[str, Any], streams: int, fps: float) -> dict[str, Any]:
     """What is predicted of a step of a load beside what came of it; `off` is the relative error."""
-    rate = row["results_per_second"] / streams
-    demand = Demand(streams, rate, costs.period, row["active_fraction"], 1.0)
+    active, server, seconds = row["active_fraction"], row["server"], row["seconds"]
+    demand = Demand(streams, fps, costs.period, active, 1.0)
     made = plan(costs, demand, Node(cores=1e6, memory=1e15))
-    server, seconds = row["server"], row["seconds"]
-    fleet = Fleet(streams, FPS, costs.period, row["active_fraction"], 1, costs.cores or 1, share=1)
+    fleet = Fleet(streams, fps, costs.period, active, 1, costs.cores or 1, share=1)
     simulated = Simulation(costs, fleet).run()
+    run, come = row["results_per_second"], row["sent"] / seconds
+    worker = server["anchor_cpu_seconds"] + server["residual_cpu_seconds"]
     pairs = {
-        "frame_ms": (made.cpu_ms, 1000 * server["cores"] / row["results_per_second"]),
-        "cores": (made.cores, server["cores"]),
+        "worker_ms": (made.worker_ms, 1000 * worker / row["results"]),
+        "cores": ((run * made.worker_ms + come * (costs.other_ms or 0)) / 1000, server["cores"]),
         "memory_mb": (
             made.memory / 1e6,
             (server["server_bytes"] + streams * server["decoder_bytes"]) / 1e6,
         ),
-        "in_mbit": (
-            8e-6 * streams * FPS * costs.frame_bytes,
-            8e-6 * row["sent"] / seconds * row["frame_bytes"],
-        ),
-        "out_mbit": (made.outbound / 1e6, 8e-6 * row["results"] / seconds * row["result_bytes"]),
+        "in_mbit": (made.inbound / 1e6, 8e-6 * come * row["frame_bytes"]),
+        "out_mbit": (run / fps / streams * made.outbound / 1e6, 8e-6 * run * row["result_bytes"]),
     }
     return {
         "streams": streams,
-        "active_fraction": row["active_fraction"],
+        "active_fraction": active,
         "share": row["results"] / max(row["sent"] + row["drops"].get("skipped", 0), 1),
-        "others": row["others"],
+        "others": round(row["others"], 3),
         "predicted": {name: round(pair[0], 3) for name, pair in pairs.items()},
         "measured": {name: round(pair[1], 3) for name, pair in pairs.items()},
         "off": {name: round(ours / theirs - 1, 4) for name, (ours, theirs) in pairs.items()},
         "simulated_ms": simulated["latency_ms"],
-        "simulated_share": simulated["results"] / simulated["due"] if simulated["due"] else 0.0,
+        "simulated_share": simulated["results"] / simulated["due"],
         "server_ms": row["server_ms"],
     }
 
@@ -85,7 +85,7 @@ def judge(rows: list[dict[str, Any]]) -> list[str]:
         f"{row['streams']} streams: {name} is {row['predicted'][name]:g}, measured "
         f"{row['measured'][name]:g}; expected within {MOST_OFF:.0%}"
         for row in rows
-        for name in ("frame_ms", "cores", "memory_mb", "in_mbit", "out_mbit")
+        for name in ("worker_ms", "cores", "memory_mb", "in_mbit", "out_mbit")
         if abs(row["off"][name]) > MOST_OFF
     ]
 
@@ -93,13 +93,13 @@ def judge(rows: list[dict[str, Any]]) -> list[str]:
 def as_markdown(result: dict[str, Any]) -> str:
     """The table of docs/capacity.md."""
     lines = [
-        "| streams | frames with a result | ms of a core a frame | cores | memory MB | in Mbit/s "
+        "| streams | frames with a result | ms of a worker a frame | cores | memory MB | in Mbit/s "
         "| out Mbit/s | ms in the server p50 / p99 | simulated | others' cores |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         cells = [f"{row['streams']}", f"{row['share']:.0%}, simulated {row['simulated_share']:.0%}"]
-        for name, digits in (("frame_ms", 1), ("cores", 2), ("memory_mb", 0), ("in_mbit", 2)):
+        for name, digits in (("worker_ms", 1), ("cores", 2), ("memory_mb", 0), ("in_mbit", 2)):
             cells.append(_pair(row, name, digits))
         cells.append(_pair(row, "out_mbit", 2))
         cells += [
@@ -125,10 +125,10 @@ def busy_seconds() -> float:
     return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
-async def load(url: str, frames: list[bytes], most: int, seconds: float) -> list[dict[str, Any]]:
+async def load(url: str, options: LoadOptions, most: int, seconds: float) -> list[dict[str, Any]]:
     """Steps of 1, 2, … streams, and what other programs did meanwhile."""
     rows: list[dict[str, Any]] = []
-    async with Load(url, None, LoadOptions(StreamStart(mode="live"), FPS, frames)) as running:
+    async with Load(url, None, options) as running:
         for streams in range(1, most + 1):
             first: list[tuple[float, float, float]] = []
 
@@ -152,17 +152,24 @@ def main() -> None:
     """Measure, load, compare, judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--most", type=int, default=4, help="streams at the same time")
+    parser.add_argument("--fps", type=float, default=10.0, help="of each stream")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each number of streams")
     parser.add_argument("--out", type=Path, default=Path("out/capacity"))
     given = parser.parse_args()
     costs = measure_costs(StreamStart(mode="lossless"), None, print)
-    frames = drawn_clip(Street(seed=SEED))
+    options = LoadOptions(StreamStart(mode="live"), given.fps, drawn_clip(Street(seed=SEED)))
     room = {"max_streams": given.most, "streams_per_client": given.most}
     with tempfile.TemporaryDirectory() as folder, launch(data_dir=Path(folder), **room) as server:
-        steps = asyncio.run(load(server.address, frames, given.most, given.seconds))
-    rows = [compare(costs, row, index + 1) for index, row in enumerate(steps)]
+        steps = asyncio.run(load(server.address, options, given.most, given.seconds))
+    rows = [compare(costs, row, index + 1, given.fps) for index, row in enumerate(steps)]
     broken = judge(rows)
-    result = {"machine": described(), "costs": costs.model_dump(), "rows": rows, "broken": broken}
+    result = {
+        "machine": described(),
+        "fps": given.fps,
+        "costs": costs.model_dump(),
+        "rows": rows,
+        "broken": broken,
+    }
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "capacity.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     (given.out / "capacity.md").write_text(as_markdown(result), "utf-8")
