@@ -34,11 +34,12 @@ from service.client.load import Load, Step
 from service.client.load_stream import LoadOptions
 from service.commands.cost_measurement import measure_costs
 from service.commands.load_frames import drawn_clip
+from service.fleet import Fleet
 from service.frame_costs import FrameCosts
 from service.launch import launch
 from service.messages import StreamStart
 from service.planning import Demand, Node, plan
-from service.simulation import Fleet, Simulation
+from service.simulation import Simulation
 
 __all__ = ["as_markdown", "compare", "judge"]
 

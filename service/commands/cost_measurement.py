@@ -24,10 +24,7 @@ _FPS, _SECONDS = 10.0, 6.0
 
 
 def measure_costs(
-    start: StreamStart,
-    clip: Path | None,
-    say: Callable[[str], object],
-    seconds: float = _SECONDS,
+    start: StreamStart, clip: Path | None, say: Callable[[str], object]
 ) -> FrameCosts:
     """Start `resq serve` with this machine's settings, and send it one stream at 10 fps, of a clip,
     or of three in which nothing, about half and nearly all of the picture changes.
@@ -36,7 +33,6 @@ def measure_costs(
         start: the stream's options; a lossless one loses no frame where the machine is slow.
         clip: a video file, or None.
         say: told what is being done.
-        seconds: for which each is measured.
 
     Raises:
         ClipError: the clip cannot be read.
@@ -54,8 +50,11 @@ def measure_costs(
             "a street from a moving camera": drawn_clip(Street(camera="moving")),
         }
     say("a server starts")
-    with TemporaryDirectory() as folder, launch(data_dir=Path(folder)) as server:
-        started, runs = asyncio.run(_measure(server.address, start, sources, say, seconds))
+    with (
+        TemporaryDirectory() as folder,
+        launch(data_dir=Path(folder), require_keys=False) as server,
+    ):
+        started, runs = asyncio.run(_measure(server.address, start, sources, say))
     costs = costs_of(started, runs)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     here = {"processor": processor_name(), "cores": usable_cores(), "memory_bytes": float(memory)}
@@ -67,13 +66,12 @@ async def _measure(
     start: StreamStart,
     sources: Mapping[str, Sequence[bytes]],
     say: Callable[[str], object],
-    seconds: float,
 ) -> tuple[Started, list[Run]]:
     runs: list[Run] = []
     for name, frames in sources.items():
-        say(f"{name}: {seconds:g} s at {_FPS:g} fps")
+        say(f"{name}: {_SECONDS:g} s at {_FPS:g} fps")
         async with Load(url, None, LoadOptions(start, _FPS, frames)) as load:
-            row = await load.step(Step(1, seconds))
+            row = await load.step(Step(1, _SECONDS))
             runs.append((load.counts, row))
             started = load.started
     return started, runs

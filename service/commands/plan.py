@@ -16,11 +16,12 @@ from resq_core.errors import OptionError
 from service.client.options import StreamOptions, stream_start
 from service.commands.cost_measurement import measure_costs
 from service.commands.shared import Json, PrecisionText, model_names, print_json
+from service.fleet import Fleet
 from service.frame_costs import FrameCosts
 from service.messages import StreamStart
 from service.planning import Demand, Node, Plan
 from service.planning import plan as plan_nodes
-from service.simulation import Fleet, Simulation
+from service.simulation import Simulation
 
 __all__ = ["plan"]
 
@@ -121,8 +122,10 @@ def _read(path: Path, model: str | None) -> FrameCosts:
 
 def _measure(start: StreamStart, clip: Path | None) -> FrameCosts:
     console = Console(stderr=True)
-    with console.status("measuring") as status:
-        return measure_costs(start, clip, lambda words: status.update(f"measuring: {words}"))
+    try:
+        return measure_costs(start, clip, lambda words: console.print(f"measuring: {words}"))
+    except RuntimeError as error:
+        raise OptionError(f"the server that is to be measured did not start: {error}") from error
 
 
 def _node(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from resq_core.errors import OptionError
-from service.simulation import Fleet, Simulation
+from service.fleet import Fleet
+from service.simulation import Simulation
 from tests.service.costs import costs
 
 # every frame is a keyframe and takes 40 ms: 35 of a worker's thread, and 5 beside it
