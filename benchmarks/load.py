@@ -34,7 +34,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -46,9 +45,10 @@ import psutil
 
 from benchmarks import clips, small
 from benchmarks.held import held
-from benchmarks.load_client import READS, Count, Order
+from benchmarks.load_client import READS, Order
 from benchmarks.machine import described
 from benchmarks.plot import draw_load
+from service.client.load_figures import Count, summarize
 from service.launch import Launched, launch
 
 __all__ = ["as_markdown"]
@@ -211,41 +211,11 @@ class Load:
 
 def summary(counts: Sequence[Count], cores: float) -> dict[str, Any]:
     """Figures of one round over its clients; fps and shares are of those that were let in."""
-    admitted = [count for count in counts if count.refused is None]
-    latencies = [ms for count in admitted for ms in count.latencies]
-    stages = [stage for count in admitted for stage in count.stages]
-    server = [sum(stage.values()) for stage in stages]
-    baseline = sum(count.baseline for count in admitted)
-    refused = Counter(f"{c.refused[0]} {c.refused[1]}" for c in counts if c.refused is not None)
-    return {
-        "clients": len(counts),
-        "admitted": len(admitted),
-        "refused": dict(refused),
-        "sent": sum(count.sent for count in admitted),
-        "results": sum(count.results for count in admitted),
-        "drops": dict(sum((Counter(count.drops) for count in admitted), Counter())),
-        "results_per_second": sum(c.results / max(c.seconds, 1e-9) for c in admitted),
-        "lowest_share": min((c.results / max(c.sent, 1) for c in admitted), default=0.0),
-        "latency_ms": percentiles(latencies),
-        "server_ms": percentiles(server),
-        "stages_ms": {
-            name: round(float(np.median([stage[name] for stage in stages])), 2)
-            for name in (stages[0] if stages else ())
-        },
+    closes = [count.close for count in counts if count.refused is None]
+    return summarize(counts) | {
         "cores": round(cores, 2),
-        "saving": 1 - sum(count.bops for count in admitted) / baseline if baseline else 0.0,
-        "problems": [problem for count in counts for problem in count.problems],
-        "unsaid": [count.close for count in admitted if count.close != (1000, "ended")],
+        "unsaid": [close for close in closes if close != (1000, "ended")],
     }
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 and max; empty of nothing."""
-    if not values:
-        return {}
-    found = np.percentile(values, (50, 95, 99, 100))
-    names = ("p50", "p95", "p99", "max")
-    return {name: round(float(value), 1) for name, value in zip(names, found, strict=True)}
 
 
 def measure(load: Load, most: int) -> dict[str, Any]:

@@ -13,15 +13,16 @@ import pickle
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from websockets.exceptions import ConnectionClosed
 
 from benchmarks.ledger import CountedStream, Ledger, Refused, counted
+from service.client.load_figures import Count
 from service.messages import Outputs, StreamStart
 
-__all__ = ["READS", "Count", "Order"]
+__all__ = ["READS", "Order", "count_of"]
 
 READS = 0.25  # of its time, for which a client reads that then stops
 _END_SECONDS = 60.0
@@ -62,53 +63,31 @@ class Order:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
-    """What a client counted, after its first frame.
-
-    Attributes:
-        refused: code and reason, of one that was not let in; the rest is empty then.
-        sent, results, drops: frames, drops by reason.
-        seconds: from the first of them sent to the last.
-        latencies: from send to result in ms, in order; stages: the server's share of them, ms each.
-        bops, baseline: bit operations, and those of W8A8.
-        close: code and reason.
-        problems: of its ledger.
-    """
-
-    refused: tuple[int, str] | None = None
-    sent: int = 0
-    results: int = 0
-    drops: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    latencies: list[float] = field(default_factory=list)
-    stages: list[dict[str, float]] = field(default_factory=list)
-    bops: float = 0.0
-    baseline: float = 0.0
-    close: tuple[int, str] | None = None
-    problems: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, ledger: Ledger, whole: bool) -> Count:
-        """What a ledger says, its first frame left out: it loads and plans."""
-        sent = dict(list(ledger.sent.items())[1:])
-        results = {seq: at for seq, at in ledger.results.items() if seq in sent}
-        bops = [ledger.metas[seq]["bops"] for seq in results]
-        drops: dict[str, int] = {}
-        for seq, reason in ledger.drops.items():
-            drops[reason] = drops.get(reason, 0) + (seq in sent)
-        return cls(
-            sent=len(sent),
-            results=len(results),
-            drops=drops,
-            seconds=max(sent.values()) - min(sent.values()) if sent else 0.0,
-            latencies=[1000 * (at - sent[seq]) for seq, at in results.items()],
-            stages=[ledger.metas[seq]["timings"] for seq in results],
-            bops=sum(b["frame"] + b["policy"] for b in bops),
-            baseline=sum(b["w8a8"] for b in bops),
-            close=ledger.close,
-            problems=ledger.problems(whole),
-        )
+def count_of(ledger: Ledger, whole: bool) -> Count:
+    """What a ledger says, its first frame left out: it loads and plans."""
+    sent = dict(list(ledger.sent.items())[1:])
+    results = {seq: at for seq, at in ledger.results.items() if seq in sent}
+    metas = [ledger.metas[seq] for seq in results]
+    drops: dict[str, int] = {}
+    for seq, reason in ledger.drops.items():
+        drops[reason] = drops.get(reason, 0) + (seq in sent)
+    return Count(
+        sent=len(sent),
+        results=len(results),
+        drops=drops,
+        seconds=max(sent.values()) - min(sent.values()) if sent else 0.0,
+        latencies=[1000 * (at - sent[seq]) for seq, at in results.items()],
+        stages={
+            name: [meta["timings"][name] for meta in metas]
+            for name in (metas[0]["timings"] if metas else ())
+        },
+        anchors=[meta["is_anchor"] for meta in metas],
+        active=[meta["active_fraction"] for meta in metas],
+        bops=sum(meta["bops"]["frame"] + meta["bops"]["policy"] for meta in metas),
+        baseline=sum(meta["bops"]["w8a8"] for meta in metas),
+        close=ledger.close,
+        problems=ledger.problems(whole),
+    )
 
 
 async def _send(stream: CountedStream, frames: Sequence[bytes], order: Order) -> None:
@@ -132,10 +111,10 @@ async def _run(order: Order, frames: Sequence[bytes]) -> Count:
                 async with asyncio.timeout(order.seconds + _END_SECONDS):
                     await _send(stream, frames, order)
             except (ConnectionClosed, TimeoutError):
-                return Count.of(stream.ledger, whole=False)
+                return count_of(stream.ledger, whole=False)
             if not order.reads:
-                return Count.of(stream.ledger, whole=False)
-            return Count.of(await stream.end(_END_SECONDS), whole=True)
+                return count_of(stream.ledger, whole=False)
+            return count_of(await stream.end(_END_SECONDS), whole=True)
     except Refused as refused:
         return Count(refused=(refused.code, refused.reason))
 

@@ -237,6 +237,8 @@ class ActiveStream:
         if self._options.deadline_ms is not None:
             m.deadline.labels(model).observe(latency / self._options.deadline_ms)
         m.inferred(model, meta)
+        kind = "anchor" if meta.is_anchor else "residual"
+        m.worker_cpu.labels(model, kind).inc(self._stepper.cpu_seconds)
         self._set_cache(self._stream.nbytes)
         if self._services.traces is not None:
             self._services.traces.frame(model, meta)

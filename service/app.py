@@ -22,6 +22,7 @@ from resq_core.backends import serving_here
 from service.access import Access
 from service.admission import measure
 from service.capacity import Capacity
+from service.children import Children
 from service.config import Config
 from service.decoder_process import DecoderPool
 from service.degrade import levels
@@ -112,6 +113,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     capacity = Capacity(config.workers, config.capacity, levels(config.degrade))
     _show_load(capacity, metrics)
     metrics.decoders.set_function(lambda: decoders.busy)
+    metrics.registry.register(Children(lambda: decoders.pids))
     hosts = AllowedHosts(config.allowed_hosts)
     traces = app.state.traces
     services = Services(config, engine, scheduler, capacity, decoders, metrics, hosts, traces)

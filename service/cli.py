@@ -19,7 +19,9 @@ from service.commands.doctor import doctor
 from service.commands.evaluate import evaluate
 from service.commands.experiment import experiment
 from service.commands.keys import keys
+from service.commands.loadgen import loadgen
 from service.commands.models import models
+from service.commands.plan import plan
 from service.commands.run import run
 from service.commands.serve import serve
 from service.commands.stream import stream
@@ -52,6 +54,8 @@ app.command("calibrate")(calibrate)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.command("eval")(evaluate)
+app.command("loadgen")(loadgen)
+app.command("plan")(plan)
 app.command("run")(run)
 app.command("serve")(serve)
 app.command("stream")(stream)

@@ -312,6 +312,12 @@ class DecoderPool:
         """Processes that were taken and not ended."""
         return len(self._out)
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that were taken and not ended."""
+        with self._lock:
+            return [process.pid for process in self._out]
+
     def take(self) -> DecoderProcess:
         """A fresh process; `end` it.
 

@@ -77,6 +77,12 @@ class Metrics:
         self.bops = counter("bops", "Bit operations of the network", "model", "frame_type")
         self.baseline = counter("bops_baseline", "Bit operations at W8A8", "model")
         self.policy_bops = counter("policy_bops", "Bit operations of the policy", "model")
+        self.worker_cpu = counter(
+            "worker_cpu_seconds",
+            "Processor time of workers' threads on frames",
+            "model",
+            "frame_type",
+        )
         self.active = histogram(
             "active_pixel_ratio", "Output pixels computed", "model", buckets=_RATIOS
         )

@@ -36,6 +36,7 @@ class Stepper:
         refused: updates that the engine refused; whoever tells the client clears it.
         degraded: what is in force instead of the client's options, or None.
         layers: facts per layer of a residual frame, now and then; whoever shows them clears it.
+        cpu_seconds: of the worker's thread, for the last frame and its result.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Stepper:
         self.degraded: Degraded | None = None
         self.layers: list[dict[str, Any]] | None = None
         self._sampled = -math.inf
+        self.cpu_seconds = 0.0
 
     def update(self, options: StreamUpdate) -> None:
         """Remember new options for the next frame; they are in range already."""
@@ -80,7 +82,7 @@ class Stepper:
         while self._updates:
             self._apply(self._updates.popleft())
         self._degrade(effects)
-        outputs, start = self._outputs, time.perf_counter()
+        outputs, start, busy = self._outputs, time.perf_counter(), time.thread_time()
         if self._deadline is not None and start + expected > ready.received + self._deadline:
             return None
         sample = start - self._sampled > _SAMPLE_SECONDS
@@ -90,6 +92,7 @@ class Stepper:
         if sample and not out.is_anchor:
             self.layers, self._sampled = out.layers, start
         named = encode_blobs(out, outputs, self._palette, self._background)
+        self.cpu_seconds = time.thread_time() - busy
         timings = Timings(
             receive=_ms(ready.received, ready.decode_start),
             decode=_ms(ready.decode_start, ready.decoded),

@@ -73,12 +73,14 @@ class Result:
         mask: class ids uint8 [H, W], or None if the stream asked for none or for PNG.
         bit_map: float32 [h, w], bits 0 to 8, or None if not asked for.
         blobs: every blob's bytes by name.
+        nbytes: of the whole message.
     """
 
     meta: ResultMeta
     mask: NDArray[np.uint8] | None
     bit_map: NDArray[np.float32] | None
     blobs: dict[str, bytes]
+    nbytes: int
 
 
 Answer = Result | Drop | Stats | Reset | Ended | ErrorMessage
@@ -111,6 +113,11 @@ class ClientStream:
     def next_seq(self) -> int:
         """What the next frame sent is called in its answer."""
         return self._seq
+
+    @property
+    def has_credit(self) -> bool:
+        """A frame could be sent now without waiting."""
+        return not self._credits.locked()
 
     async def send(
         self, data: bytes, pts_us: int | None = None, shape: tuple[int, int] | None = None
@@ -297,7 +304,7 @@ def _why(error: ConnectionClosed) -> str:
 
 def _parse(message: str | bytes) -> Answer | Started:
     if isinstance(message, bytes):
-        return _parse_result(Frame.unpack(message))
+        return _parse_result(Frame.unpack(message), len(message))
     value: dict[str, Any] = json.loads(message)
     model = _TEXTS.get(str(value.get("type")))
     if model is None:
@@ -307,7 +314,7 @@ def _parse(message: str | bytes) -> Answer | Started:
     return parsed
 
 
-def _parse_result(frame: Frame) -> Result:
+def _parse_result(frame: Frame, nbytes: int) -> Result:
     meta = ResultMeta.model_validate_json(json.dumps(frame.meta))
     blobs = frame.blobs()
     mask: NDArray[np.uint8] | None = None
@@ -316,4 +323,5 @@ def _parse_result(frame: Frame) -> Result:
         mask = unpack_ids(blobs["mask"][1], blobs["mask"][0]["shape"])
     if "bit_map" in blobs:
         bit_map = unpack_bits(blobs["bit_map"][1], blobs["bit_map"][0]["shape"])
-    return Result(meta, mask, bit_map, {name: data for name, (_, data) in blobs.items()})
+    named = {name: data for name, (_, data) in blobs.items()}
+    return Result(meta, mask, bit_map, named, nbytes)

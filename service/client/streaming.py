@@ -31,7 +31,7 @@ from service.messages import Drop, Ended, ErrorMessage, Started
 from service.pictures import Picture
 from service.queues import Closed, Queue
 
-__all__ = ["AsyncStream"]
+__all__ = ["AsyncStream", "encode_picture"]
 
 _log = logging.getLogger("resq.client")
 _PATIENCE = 30.0
@@ -210,7 +210,7 @@ class AsyncStream:
 
     async def _send(self, wire: ClientStream, frame: ClipFrame) -> None:
         taken = time.perf_counter()
-        data = await asyncio.to_thread(_encode, frame.image, self._encoding)
+        data = await asyncio.to_thread(encode_picture, frame.image, self._encoding)
         self._sent[wire.next_seq] = frame.image, taken
         shape = frame.image.shape[:2] if self._encoding == "rgb" else None
         await wire.send(data, frame.pts_us, shape)
@@ -243,7 +243,8 @@ class AsyncStream:
             self._window.release()
 
 
-def _encode(image: Picture, encoding: Encoding) -> bytes:
+def encode_picture(image: Picture, encoding: Encoding) -> bytes:
+    """A picture uint8 [H, W, 3] RGB as it travels."""
     if encoding == "rgb":
         return image.tobytes()
     out = io.BytesIO()

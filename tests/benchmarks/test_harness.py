@@ -11,12 +11,18 @@ import pytest
 
 from benchmarks import load, soak
 from benchmarks.ledger import Ledger
-from benchmarks.load_client import Count
+from benchmarks.load_client import count_of
+from service.client.load_figures import Count
 from service.wire import Frame, Kind
 
 
 def result(ledger: Ledger, seq: int) -> None:
-    meta = {"timings": {"infer": 1.0}, "bops": {"frame": 1, "policy": 0, "w8a8": 4}}
+    meta = {
+        "timings": {"infer": 1.0, "encode": 0.5},
+        "bops": {"frame": 1, "policy": 0, "w8a8": 4},
+        "is_anchor": True,
+        "active_fraction": 1.0,
+    }
     ledger.take(Frame(Kind.RESULT, seq, seq, b"", meta).pack())
 
 
@@ -51,7 +57,7 @@ def test_books_that_balance() -> None:
     result(ledger, 2)
     ended(ledger, 2, superseded=1)
     assert ledger.problems(whole=True) == []
-    count = Count.of(ledger, whole=True)
+    count = count_of(ledger, whole=True)
     assert (count.sent, count.results, count.drops) == (2, 1, {"superseded": 1})
     assert (count.bops, count.baseline) == (1, 4)
 
@@ -137,7 +143,9 @@ ROW: dict[str, Any] = load.summary(
             results=100,
             seconds=10.0,
             latencies=[20.0] * 100,
-            stages=[{"infer": 10.0}] * 100,
+            stages={"infer": [10.0] * 100, "encode": [0.5] * 100},
+            anchors=[False] * 100,
+            active=[0.5] * 100,
             bops=1.0,
             baseline=4.0,
             close=(1000, "ended"),
