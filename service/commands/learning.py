@@ -19,11 +19,11 @@ from resq_core.errors import InputError
 from resq_core.evaluation import CamVid
 from resq_core.tasks.pictures import Picture, read_picture
 from resq_core.training import VOID, ClipSource, Source, StillSource, Stretch, Trainer
+from service.commands.shared import picture_files
 from service.decoder import open_clip
 
 __all__ = ["Look", "labelled_stills", "run_training", "unlabelled"]
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _SAVE_EVERY = 50  # steps
 _MEAN_OVER = 20  # steps, of the losses that are told
 
@@ -77,7 +77,7 @@ def unlabelled(material: list[Path], look: Look, frames: int, bar: Progress) -> 
     stills: list[Tensor] = []
     for path in material:
         if path.is_dir():
-            stills += [look(read_picture(file, "RGB"))[0] for file in _files(path)]
+            stills += [look(read_picture(file, "RGB"))[0] for file in picture_files(path)]
         else:
             with open_clip(path) as video:
                 found = [look(frame.image) for frame in islice(video, frames)]
@@ -163,10 +163,3 @@ class _Mixed:
     def draw(self, length: int, generator: torch.Generator) -> Stretch:
         place = int(torch.randint(len(self.sources), (), generator=generator))
         return self.sources[place].draw(length, generator)
-
-
-def _files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
-    if not found:
-        raise InputError(f"{folder} holds no picture; expected {', '.join(_PICTURES)}")
-    return found

@@ -22,7 +22,7 @@ from rich.progress import (
 from torch import Tensor
 
 from resq_core import zoo
-from resq_core.errors import OptionError
+from resq_core.errors import InputError, OptionError
 from resq_core.tasks import CAMVID11, CITYSCAPES19, LabelSet, boxes
 from service.pictures import Picture
 
@@ -44,6 +44,7 @@ __all__ = [
     "model_names",
     "network_input",
     "parse_size",
+    "picture_files",
     "people_read_stderr",
     "print_json",
 ]
@@ -56,6 +57,7 @@ def _precisions() -> list[str]:
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """What our networks expect to be taken from, and divided out of, RGB in 0 to 1."""
 
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _LABEL_SETS = {"camvid11": CAMVID11, "cityscapes19": CITYSCAPES19}
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -99,6 +101,14 @@ def people_read_stderr(as_json: bool) -> AbstractContextManager[Any]:
 def print_json(value: object) -> None:
     """A JSON document on stdout."""
     typer.echo(json.dumps(value, indent=1, default=str))
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The still pictures of a folder, by name. Raises InputError where there is none."""
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    if not found:
+        raise InputError(f"{folder} holds no picture; expected {', '.join(_PICTURES)}")
+    return found
 
 
 def parse_size(text: str, what: str) -> tuple[int, int]:

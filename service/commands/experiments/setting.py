@@ -22,7 +22,7 @@ from resq_core.experiments import Run, Trial, float_classes
 from resq_core.naming import not_known
 from resq_core.tasks.pictures import Picture, read_picture
 from resq_core.zoo import ModelCard, Shelf
-from service.commands.shared import model_names
+from service.commands.shared import model_names, picture_files
 from service.commands.tuning_material import read_labels
 from service.config import load_config
 from service.decoder import open_clip
@@ -40,7 +40,6 @@ __all__ = [
     "score",
 ]
 
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 ClipPath = Annotated[
     Path, typer.Argument(help="A video, or a folder of pictures; labels in CLIP_labels count.")
@@ -103,18 +102,11 @@ def read_pictures(clip: Path, frames: int) -> list[Picture]:
         InputError: there is no frame, or a picture cannot be read.
     """
     if clip.is_dir():
-        return [read_picture(path, "RGB") for path in _picture_files(clip)[:frames]]
+        return [read_picture(path, "RGB") for path in picture_files(clip)[:frames]]
     with open_clip(clip) as video:
         found = [frame.image for frame in islice(video, frames)]
     if not found:
         raise InputError(f"{clip} has no frame")
-    return found
-
-
-def _picture_files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
-    if not found:
-        raise InputError(f"{folder} holds no picture; expected {', '.join(_PICTURES)}")
     return found
 
 
