@@ -44,8 +44,8 @@ __all__ = [
     "model_names",
     "network_input",
     "parse_size",
-    "picture_files",
     "people_read_stderr",
+    "picture_files",
     "print_json",
 ]
 
