@@ -36,8 +36,8 @@ _PRECISIONS = (
     *("W8A8->W4A8", "W8A8->W8A4", "W8A8->W4A4", "W8A8->W3A3", "W4A4->W3A3"),
     *("W8A8->W8A{0,4,8}", "W8A8->W4A{0,4,8}"),
 )
-_THRESHOLDS = (0.03, 0.1, 0.2, 0.4)
-_SKIP_THRESHOLDS = (1.0, 3.0, 8.0)
+_THRESHOLDS = (0.03, 0.1, 0.12, 0.2, 0.4)
+_SKIP_THRESHOLDS = (1.0, 2.0, 3.0, 8.0)
 _BUDGETS = (0.04, 0.08)
 
 Sample = tuple[Picture, Picture]
