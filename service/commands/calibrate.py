@@ -7,33 +7,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor, nn
 
-import resq_core
-from resq_core import models
 from resq_core.errors import InputError, OptionError
-from resq_core.models import STM
-from resq_core.pipelines import VosClip, quantize_stm
-from resq_core.tasks import CAMVID11, CITYSCAPES19, LabelSet
-from resq_core.zoo import JOINT_SETS, ModelCard
-from service.commands.saving import save_model
 from service.commands.shared import Json, network_input, parse_size, print_json
-from service.decoder import ClipFrame, open_clip
-from service.objects import read_mask_file
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    import resq_core
+    from resq_core.models import STM
+    from resq_core.tasks import LabelSet
+    from resq_core.zoo import ModelCard
+    from service.decoder import ClipFrame
 
 __all__ = ["calibrate"]
 
 _FRAMES_PER_CLIP = 64
 _STRETCH = 16  # frames in a row
 _PRECISIONS = ["W8A8->W8A{0,4,8}", "W8A8->W8A4", "W8A4", "W8A8->W8A8"]
-_LABELS = {"camvid11": CAMVID11, "cityscapes19": CITYSCAPES19}
+_LABELS = ("camvid11", "cityscapes19")
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -54,6 +51,10 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Fit a network's activation scales on video and save it; a folder gets a card as well."""
+    from resq_core import models
+    from resq_core.models import STM
+    from service.commands.saving import save_model
+
     job = _Job(
         clips, architecture, parse_size(size, "size"), precision or _PRECISIONS, period, samples
     )
@@ -79,6 +80,8 @@ def calibrate(
 
 def _options(architecture: str, classes: int, labels: str | None, joints: str) -> dict[str, Any]:
     """Options of the builder, checked."""
+    from resq_core.zoo import JOINT_SETS
+
     if labels is not None and labels not in _LABELS:
         raise OptionError(f"labels is {labels!r}; expected one of {', '.join(_LABELS)}")
     if architecture == "stm":
@@ -87,13 +90,13 @@ def _options(architecture: str, classes: int, labels: str | None, joints: str) -
         if joints not in JOINT_SETS:
             raise OptionError(f"joints is {joints!r}; expected one of {', '.join(JOINT_SETS)}")
         return {"num_joints": len(JOINT_SETS[joints])}
-    return {"num_classes": classes if labels is None else len(_LABELS[labels].classes)}
+    return {"num_classes": classes if labels is None else len(_label_set(labels).classes)}
 
 
 def _look(classes: int, labels: str | None) -> dict[str, Any]:
     """Names and colours of classes."""
     if labels is not None:
-        known: LabelSet = _LABELS[labels]
+        known = _label_set(labels)
         return {
             "classes": known.classes,
             "palette": known.palette,
@@ -104,6 +107,12 @@ def _look(classes: int, labels: str | None) -> dict[str, Any]:
         "classes": tuple(f"class {i}" for i in range(classes)),
         "palette": tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues),
     }
+
+
+def _label_set(name: str) -> LabelSet:
+    from resq_core.tasks import CAMVID11, CITYSCAPES19
+
+    return CAMVID11 if name == "camvid11" else CITYSCAPES19
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +130,8 @@ class _Job:
         self, network: nn.Module, facts: dict[str, Any], bar: Progress
     ) -> resq_core.QuantizedModel:
         """A network that sees single pictures."""
+        import resq_core
+
         card = self.card("any", facts, "")
         first, *also = self.precisions
         model = resq_core.quantize(network, first, period=self.period)
@@ -134,6 +145,12 @@ class _Job:
 
     def objects(self, network: STM, masks: list[Path], bar: Progress) -> Any:
         """STM, which begins with the first frame's objects."""
+        import numpy as np
+        from PIL import Image
+
+        from resq_core.pipelines import VosClip, quantize_stm
+        from service.objects import read_mask_file
+
         if len(masks) != len(self.clips):
             raise OptionError(
                 f"{len(masks)} masks for {len(self.clips)} clips; expected --masks with a palette "
@@ -155,6 +172,8 @@ class _Job:
 
     def card(self, name: str, facts: dict[str, Any], licence: str) -> ModelCard:
         """The card of the result."""
+        from resq_core.zoo import ModelCard
+
         fields = {
             "name": name,
             "title": f"{name}: {self.architecture}",
@@ -177,6 +196,9 @@ def _fitting(bar: Progress) -> Callable[[float], None]:
 
 def _shrunk(masks: dict[int, Any], size: tuple[int, int]) -> dict[int, Any]:
     """Masks at another size, (H, W)."""
+    import numpy as np
+    from PIL import Image
+
     height, width = size
     small = {
         i: np.asarray(
@@ -192,6 +214,8 @@ def _shrunk(masks: dict[int, Any], size: tuple[int, int]) -> dict[int, Any]:
 
 def _stretches(path: Path) -> Iterator[list[ClipFrame]]:
     """Runs of consecutive frames, spread over the clip's length where that is known."""
+    from service.decoder import open_clip
+
     wanted = _FRAMES_PER_CLIP // _STRETCH
     with open_clip(path) as video:
         skip = max(video.frames // wanted - _STRETCH, 0)

@@ -7,20 +7,21 @@ from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from resq_core import Precision, QuantizedModel, zoo
 from resq_core.backends import Backend
 from resq_core.errors import OptionError
-from resq_core.evaluation import CamVid, Step, StepOutcome, evaluate_clip
-from service.commands.shared import Json, frames_bar, model_names, print_json
-from service.config import load_config
+from service.commands.shared import Device, Json, frames_bar, model_names, print_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resq_core import QuantizedModel
+    from resq_core.evaluation import Step, StepOutcome
 
 __all__ = ["evaluate"]
 
@@ -48,16 +49,24 @@ def evaluate(
     threshold: Annotated[float | None, typer.Option(help="Of the policy.")] = None,
     phases: Annotated[int, typer.Option(help="Average over this many keyframe offsets.")] = 1,
     backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Score float, frame quantization, hold and ResQ on a labelled clip."""
+    import torch
+
+    from resq_core import Precision, zoo
+    from resq_core.evaluation import CamVid, evaluate_clip
+    from service.config import load_config
+
     parsed = Precision.parse(precision)
     if parsed.residual_weight_bits is None:
         raise OptionError(
             f"precision is {parsed}; expected one with residual frames, for example W8A8->W8A4"
         )
     card = zoo.card(model)
-    quantized = zoo.load(model, parsed, load_config(backend=backend).backend)
+    config = load_config(backend=backend, device=device)
+    quantized = zoo.load(model, parsed, config.backend, config.device)
     task = card.segmentation()
     clip = CamVid(root, split)
     keyframe = Precision(parsed.weight_bits, parsed.activation_bits)
@@ -129,6 +138,7 @@ def _counted(open_step: Callable[[], Step], tell: Callable[[], object]) -> Calla
 
 def _float_step(model: QuantizedModel) -> Step:
     """Float32 counted as 32×32 bits."""
+    from resq_core.evaluation import StepOutcome
 
     def step(x: Tensor) -> StepOutcome:
         macs = sum(model.macs(x).values())
@@ -138,6 +148,8 @@ def _float_step(model: QuantizedModel) -> Step:
 
 
 def _stream_step(model: QuantizedModel, period: int, options: dict[str, Any]) -> Step:
+    from resq_core.evaluation import StepOutcome
+
     stream = model.stream(period=period, **options)
 
     def step(x: Tensor) -> StepOutcome:

@@ -14,13 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from resq_core import QuantizedModel, zoo
 from resq_core.errors import OptionError
-from resq_core.experiments import residual_statistics
 from resq_core.naming import not_known
 from service.commands.shared import Json, frames_bar, model_names, print_json
-from service.decoder import open_clip
-from service.plots import plot_residuals
 
 __all__ = ["experiment"]
 
@@ -49,6 +45,11 @@ def residuals(
     as_json: Json = False,
 ) -> None:
     """Fig. 2: variances and quantization errors of residuals beside those of frames."""
+    from resq_core import QuantizedModel, zoo
+    from resq_core.experiments import residual_statistics
+    from service.decoder import open_clip
+    from service.plots import plot_residuals
+
     if model not in zoo.names():
         raise OptionError(not_known("no model is", model, zoo.names()))
     card, quantized = zoo.card(model), zoo.load(model)

@@ -1,4 +1,8 @@
-"""Options and bars that several commands have."""
+"""Options and bars that several commands have.
+
+Modules of commands import torch, and what needs it, only where a command runs: the shell's
+completion and `--help` import all of them at every press of a key.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 import sys
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,15 +23,19 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from torch import Tensor
 
-from resq_core import zoo
+import resq_core
 from resq_core.errors import OptionError
-from resq_core.tasks import boxes
-from service.pictures import Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resq_core.zoo import ModelCard
+    from service.pictures import Picture
 
 __all__ = [
     "Box",
+    "Device",
     "Json",
     "Key",
     "Masks",
@@ -47,8 +55,14 @@ __all__ = [
 ]
 
 
+def _cards() -> list[dict[str, Any]]:
+    """The package's cards as they are in their files: the zoo, which checks them, needs torch."""
+    files = Path(resq_core.__file__).parent.glob("zoo/*/card.json")
+    return [json.loads(file.read_text("utf-8")) for file in sorted(files)]
+
+
 def _precisions() -> list[str]:
-    return sorted({precision for name in zoo.names() for precision in zoo.card(name).precisions})
+    return sorted({precision for card in _cards() for precision in card["precisions"]})
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -64,12 +78,15 @@ Threshold = Annotated[float | None, typer.Option(help="Of the policy.")]
 Reference = Annotated[str | None, typer.Option(help="keyframe, previous, tracking.")]
 Policy = Annotated[str | None, typer.Option(help="paper or relative.")]
 Box = Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:N or auto; else RESQ_DEVICE, or cpu.")
+]
 Masks = Annotated[Path | None, typer.Option(help="Objects: palette PNG of frame one.")]
 
 
 def model_names() -> list[str]:
     """Models of the package, for the shell's completion."""
-    return list(zoo.names())
+    return [card["name"] for card in _cards()]
 
 
 def frames_bar(console: Console) -> Progress:
@@ -102,9 +119,11 @@ def parse_size(text: str, what: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def network_input(card: zoo.ModelCard, image: Picture) -> Tensor:
+def network_input(card: ModelCard, image: Picture) -> Tensor:
     """A picture as the model's network sees it; a pose network sees the whole of it."""
     if card.task == "pose":
+        from resq_core.tasks import boxes
+
         task = card.pose()
         return task.preprocess(
             image, task.crop_of(boxes.Box.whole((image.shape[0], image.shape[1])))

@@ -7,32 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from statistics import mean
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID
-from torch import Tensor
 
-from resq_core import Precision, QuantizedModel
 from resq_core.errors import InputError, OptionError
 from resq_core.naming import not_known
-from resq_core.tasks.pictures import read_picture
-from resq_core.training import (
-    ClipSource,
-    Schedule,
-    Source,
-    StillSource,
-    TrainedNetwork,
-    Trainer,
-    batch_of,
-    distillation,
-    squared_error,
-)
-from resq_core.zoo import ModelCard
-from service.commands.saving import save_model
 from service.commands.shared import (
     Json,
     frames_bar,
@@ -41,9 +23,14 @@ from service.commands.shared import (
     parse_size,
     print_json,
 )
-from service.config import load_config
-from service.decoder import open_clip
-from service.local_engine import open_shelves, shelf_models
+
+if TYPE_CHECKING:
+    import torch
+    from rich.progress import Progress, TaskID
+    from torch import Tensor
+
+    from resq_core.training import Source, Trainer
+    from resq_core.zoo import ModelCard
 
 __all__ = ["train"]
 
@@ -77,6 +64,12 @@ def train(
 
     An interrupted training goes on where it was when it is called again, from OUT/last.pt.
     """
+    from resq_core import Precision, QuantizedModel
+    from resq_core.training import Schedule, TrainedNetwork, Trainer, batch_of
+    from service.commands.saving import save_model
+    from service.config import load_config
+    from service.local_engine import open_shelves, shelf_models
+
     if out.suffix == ".resq":
         raise OptionError(
             f"out is {out}; expected a folder, which holds the training's state as well"
@@ -124,6 +117,9 @@ def train(
 
 def _towards(teacher: torch.nn.Module, card: ModelCard) -> Callable[..., Tensor]:
     """The loss: how far from a float network's outputs, frame by frame."""
+    import torch
+
+    from resq_core.training import distillation, squared_error
 
     def loss(outputs: Sequence[Any], frames: Sequence[Tensor]) -> Tensor:
         with torch.no_grad():
@@ -150,7 +146,7 @@ def _run(trainer: Trainer, out: Path, bar: Progress, line: TaskID) -> list[float
             recent.append(trainer.advance())
             bar.advance(line)
             if len(recent) == _MEAN_OVER or trainer.done:
-                losses.append(float(np.mean(recent)))
+                losses.append(mean(recent))
                 recent.clear()
                 log.write(json.dumps({"step": trainer.step, "loss": losses[-1]}) + "\n")
                 bar.update(line, description=f"training, loss {losses[-1]:.4g}")
@@ -166,11 +162,19 @@ class _Mixed:
     sources: Sequence[Source]
 
     def draw(self, length: int, generator: torch.Generator) -> Tensor:
+        import torch
+
         place = int(torch.randint(len(self.sources), (), generator=generator))
         return self.sources[place].draw(length, generator)
 
 
 def _source(material: list[Path], card: ModelCard, frames: int, bar: Progress) -> Source:
+    import torch
+
+    from resq_core.tasks.pictures import read_picture
+    from resq_core.training import ClipSource, StillSource
+    from service.decoder import open_clip
+
     reading = bar.add_task("reading", total=len(material))
     clips: list[Tensor] = []
     stills: list[Tensor] = []

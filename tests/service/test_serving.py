@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import resq_core
 from resq_core import QuantizedModel
-from resq_core.backends import Backend, Serving, _tell, serving_here
+from resq_core.backends import Backend, Serving
+from resq_core.backends.choice import _tell, serving_here
 from resq_core.backends.extension import native_status
 from service.cli import app
 from service.clip_work import ClipWork
