@@ -82,7 +82,7 @@ def _device(value: str) -> str:
     try:
         return str(checked_device(value))
     except OptionError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error).partition("; ")[2]) from error  # the value is named already
 
 
 def _exportable(value: HttpUrl) -> HttpUrl:
