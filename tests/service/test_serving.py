@@ -76,7 +76,7 @@ def test_models_say_what_serves_them_after_their_first_use(
         "marker": None,
     }
     name = HERE.backend.split()[0]
-    line = f'resq_backend_info{{backend="{name}",isa="{HERE.isa or ""}",device="cpu"}} 1.0'
+    line = f'resq_backend_info{{backend="{name}",device="cpu",isa="{HERE.isa or ""}"}} 1.0'
     assert line in httpx.get(f"{address}/metrics").text.splitlines()
 
 
