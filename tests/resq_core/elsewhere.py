@@ -21,12 +21,7 @@ from resq_core import graph_cache
 ELSEWHERE = torch.device("meta")
 
 _aten = torch.ops.aten
-_TAKE_BOTH = {  # as on a GPU: copies, and indices that come from the CPU
-    _aten.copy_.default,
-    _aten.index.Tensor,
-    _aten.index_put_.default,
-    _aten._index_put_impl_.default,
-}
+_INDEXED = {_aten.index.Tensor, _aten.index_put_.default, _aten._index_put_impl_.default}
 
 
 class Moved(Tensor):
@@ -54,6 +49,15 @@ class Moved(Tensor):
         raise AssertionError(f"{func} outside `elsewhere()`")
 
 
+def _two_devices(func: Any, args: tuple[Any, ...], here: list[Tensor]) -> bool:
+    """Whether a GPU would refuse an op on its own tensors and `here`, those of the CPU."""
+    if func is _aten.copy_.default:
+        return False
+    if func in _INDEXED:  # indices may come from the CPU; what they are of, and values, may not
+        return any(x is given for x in here for given in (args[0], *args[2:3]))
+    return bool(here)
+
+
 class _Elsewhere(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -63,7 +67,7 @@ class _Elsewhere(TorchDispatchMode):
         moved = [x for x in tensors if isinstance(x, Moved)]
         here = [x for x in tensors if not isinstance(x, Moved) and x.ndim]
         assert not any(x.is_meta for x in here), f"{func}: a tensor without values"
-        if moved and here and func not in _TAKE_BOTH:
+        if moved and _two_devices(func, args, here):
             raise RuntimeError(f"{func} on tensors of two devices: {[x.shape for x in here]} here")
         goes = bool(moved)
         if kwargs.get("device") is not None:

@@ -108,6 +108,8 @@ def test_a_forgotten_tensor_of_the_cpu_is_found() -> None:
         there = torch.ones(3, device=place)
         with pytest.raises(RuntimeError, match="tensors of two devices"):
             there + torch.ones(3)
+        with pytest.raises(RuntimeError, match="tensors of two devices"):
+            torch.ones(3)[there.long() - 1]
         assert (there + torch.tensor(2.0)).sum().item() == 9
         assert (there[torch.tensor([0, 2])] * 2).cpu().tolist() == [2, 2]
 
