@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+READY  := $(VENV)/.ready
 NATIVE := CMakeLists.txt $(wildcard resq_core/backends/native/*)
 PEERS  := $(VENV)/.peers
 CLIP   ?=
@@ -19,14 +20,19 @@ export GOMP_SPINCOUNT ?= 1000
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
-$(STAMP): pyproject.toml constraints.txt scripts/setup.sh $(NATIVE)
-	PYTHON="$(PYTHON)" VENV="$(VENV)" scripts/setup.sh
+# what the demo and the server need is a third of what development needs
+$(READY): pyproject.toml constraints.txt scripts/setup.sh $(NATIVE)
+	PYTHON="$(PYTHON)" VENV="$(VENV)" scripts/setup.sh bench
 	@touch $@
 
-demo: $(STAMP)   ## stream a drawn street (or CLIP=path) through a real server, write out/demo/
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh $(NATIVE)
+	PYTHON="$(PYTHON)" VENV="$(VENV)" scripts/setup.sh dev
+	@touch $(READY) $@
+
+demo: $(READY)   ## stream a drawn street (or CLIP=path) through a real server, write out/demo/
 	$(BIN)/resq demo $(if $(CLIP),--clip "$(CLIP)") --out out/demo $(ARGS)
 
-serve: $(STAMP)  ## start the server and its web page on http://127.0.0.1:8000
+serve: $(READY)  ## start the server and its web page on http://127.0.0.1:8000
 	$(BIN)/resq serve $(ARGS)
 
 test: $(STAMP)   ## run the test suite, in WORKERS processes (2)

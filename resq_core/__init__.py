@@ -7,10 +7,14 @@
 >>> result = stream.step(frame)                                   # doctest: +SKIP
 """
 
-from resq_core import errors, models
-from resq_core.model import QuantizedModel, load, quantize
-from resq_core.precision import Precision
-from resq_core.stream import StepResult, Stream
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resq_core import errors, models
+    from resq_core.model import QuantizedModel, load, quantize
+    from resq_core.precision import Precision
+    from resq_core.stream import StepResult, Stream
 
 __all__ = [
     "Precision",
@@ -22,3 +26,21 @@ __all__ = [
     "models",
     "quantize",
 ]
+
+# imported when first asked for: the command line completes and explains itself without torch
+_HOMES = {
+    "Precision": "precision",
+    "QuantizedModel": "model",
+    "StepResult": "stream",
+    "Stream": "stream",
+    "load": "model",
+    "quantize": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"resq_core.{_HOMES[name]}"), name)
+    if name in __all__:
+        return import_module(f"resq_core.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from resq_core.encodings import Encodings, Granularity, Role, Slot, slots_of
 from resq_core.errors import CalibrationError
-from resq_core.graph_cache import GraphCache, check_inputs
+from resq_core.graph_cache import GraphCache
 from resq_core.linear_op import Kind, LinearOp
 from resq_core.precision import Precision
 from resq_core.ranges import SEARCH_POINTS, search_scale
@@ -173,12 +173,12 @@ def _observe(
         seen[Role.RESIDUAL].setdefault(op.name, _Samples()).add(delta, crop)
         return op.apply(x, op.weight, op.bias)
 
-    first = check_inputs(_frame(clip, keyframe))
+    first = graphs.inputs(_frame(clip, keyframe))
     graph = graphs.graph(first)
     graph.run(first, remember)
     if later == keyframe:
         return
-    second = check_inputs(_frame(clip, later))
+    second = graphs.inputs(_frame(clip, later))
     if second[0].shape != first[0].shape:
         raise CalibrationError(
             f"frames {keyframe} and {later} of a clip have shapes {list(first[0].shape)} and "
@@ -202,7 +202,7 @@ def _crop(op: LinearOp, x: Tensor, energy: Tensor | None, generator: torch.Gener
     if energy is not None:
         weights = energy[:1].square().sum(dim=1).flatten()
         if bool(weights.sum() > 0):
-            place = int(torch.multinomial(weights, 1, generator=generator))
+            place = int(torch.multinomial(weights.cpu(), 1, generator=generator))
     top = min(max(place // width - side_h // 2, 0), height - side_h)
     left = min(max(place % width - side_w // 2, 0), width - side_w)
     return x[:1, :, top : top + side_h, left : left + side_w].clone()

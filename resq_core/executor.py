@@ -27,7 +27,8 @@ class FrameRun:
     Attributes:
         output: what the module returns.
         layers: in execution order.
-        bit_map: float32 [ceil(H/8), ceil(W/8)], mean bits of what each place cost, or None.
+        bit_map: float32 [ceil(H/8), ceil(W/8)], mean bits of what each place cost, or None;
+            like the output on the device of the inputs.
         refreshed: a keyframe that was made of what differs from the state.
     """
 
@@ -88,4 +89,5 @@ def refreshes(layers: Mapping[str, LayerQuantizers], reference: Reference | None
 def bit_map_cells(x: Tensor) -> Tensor:
     """Zeros, one for each cell of the frame; a single one for an input that is no image."""
     height, width = x.shape[-2:] if x.ndim >= 4 else (1, 1)
-    return torch.zeros(-(-height // BIT_MAP_STRIDE), -(-width // BIT_MAP_STRIDE))
+    cells = -(-height // BIT_MAP_STRIDE), -(-width // BIT_MAP_STRIDE)
+    return torch.zeros(cells, device=x.device)

@@ -85,6 +85,28 @@ class Graph:
             self._run(inputs, lambda op, x: op.apply(x, op.weight, op.bias), note)
         return found
 
+    def to(self, device: torch.device) -> Graph:
+        """The same network on another device: weights, constants, and where it makes tensors."""
+        if device.type == "cpu":  # where graphs are captured
+            return self
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device)
+            return device if isinstance(value, torch.device) else value
+
+        ops = {op.name: op.to(device) for op in self.ops}
+        calls: list[Call] = []
+        for call in self.calls:
+            if call.op is None:
+                args, kwargs = pytree.tree_map(moved, (call.args, call.kwargs))
+                calls.append(replace(call, args=args, kwargs=kwargs))
+            else:
+                op = ops[call.op.name]
+                calls.append(replace(call, target=op.apply, op=op))
+        outputs = pytree.tree_map(moved, self.outputs)
+        return replace(self, calls=tuple(calls), outputs=outputs, ops=tuple(ops.values()))
+
     def _run(
         self, inputs: Sequence[Tensor], linear: RunLinear, note: Callable[[int, Any], None]
     ) -> Any:

@@ -27,19 +27,23 @@ _MAX_GRAPHS = 8
 class GraphCache:
     """A private, frozen copy of a module and its captured graphs.
 
+    The module stays on the CPU, where it is captured; its graphs run on the device.
+
     Args:
         module: any `nn.Module`; it is copied, put into eval mode, and never changed.
+        device: where graphs run.
 
     Raises:
         CaptureError: the module cannot be copied.
         CheckpointError: a weight holds NaN or infinity; the message names it.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, device: torch.device | None = None) -> None:
+        self.device = torch.device("cpu") if device is None else device
         if not isinstance(module, nn.Module):
             raise CaptureError(f"expected a torch.nn.Module, got {type(module).__name__}")
         try:
-            self.module = copy.deepcopy(module).eval().requires_grad_(False)
+            self.module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
         except Exception as error:
             raise CaptureError(f"cannot copy {type(module).__name__}: {error}") from error
         for name, tensor in self.module.state_dict().items():
@@ -60,13 +64,18 @@ class GraphCache:
             if found is not None:
                 self._graphs.move_to_end(shapes)
                 return found
-            graph = capture(self.module, inputs)
+            examples = [x.cpu() for x in inputs]
+            captured = capture(self.module, examples)
             if not self._graphs:
-                _compare(self.module, graph, inputs)
-            self._graphs[shapes] = graph
+                _compare(self.module, captured, examples)
+            graph = self._graphs[shapes] = captured.to(self.device)
             if len(self._graphs) > _MAX_GRAPHS:
                 self._graphs.popitem(last=False)
             return graph
+
+    def inputs(self, x: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Inputs as `check_inputs` has them, on the device. Raises as it does."""
+        return tuple(t.detach().to(self.device) for t in check_inputs(x))
 
     def latest(self) -> Graph | None:
         """The graph used last, or None before the first capture."""
@@ -95,13 +104,21 @@ def check_inputs(x: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
         pixels = tensor.shape[-1] * tensor.shape[-2] if tensor.ndim >= 4 else 1
         if pixels > MAX_PIXELS:
             raise InputError(f"{what} has {pixels} pixels; expected at most {MAX_PIXELS}")
-        # numpy's one thread: torch's would go on spinning on the cores that the frame needs
-        values = tensor.detach().cpu().numpy()
-        if not math.isfinite(float(values.max()) - float(values.min())):  # NaN is handed on
+        low, high = _extremes(tensor.detach())
+        if not math.isfinite(high - low):  # NaN is handed on
             raise InputError(f"{what} holds NaN or infinity; expected finite numbers")
     if not inputs:
         raise InputError("no input; expected at least one tensor")
     return inputs
+
+
+def _extremes(tensor: Tensor) -> tuple[float, float]:
+    if tensor.device.type != "cpu":
+        low, high = tensor.aminmax()
+        return low.item(), high.item()
+    # numpy's one thread: torch's would go on spinning on the cores that the frame needs
+    values = tensor.numpy()
+    return float(values.min()), float(values.max())
 
 
 def _compare(module: nn.Module, graph: Graph, inputs: Sequence[Tensor]) -> None:

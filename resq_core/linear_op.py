@@ -6,7 +6,7 @@ multiply-accumulates a call costs) is here, so that the rest treats the three al
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import torch
@@ -57,6 +57,11 @@ class LinearOp:
         if self.kind is Kind.CONV_TRANSPOSE2D:
             return self.weight.shape[1] * self.groups
         return self.weight.shape[0]
+
+    def to(self, device: torch.device) -> LinearOp:
+        """The same layer with its weights on a device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return replace(self, weight=self.weight.to(device), bias=bias)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The linear map with a given weight (of the shape of `self.weight`) and bias."""

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from resq_core import models
-from resq_core.backends import Backend, Serving, checked_backend
+from resq_core.backends import Backend, Serving
+from resq_core.backends.choice import checked_backend
 from resq_core.calibrate import DEFAULT_SAMPLES, Clip, Progress, calibrate
+from resq_core.device import checked_device
 from resq_core.encodings import Encodings, Granularity
 from resq_core.errors import CalibrationError, OptionError, SavedModelError
 from resq_core.executor import Executor
 from resq_core.graph import Graph
-from resq_core.graph_cache import GraphCache, check_inputs
+from resq_core.graph_cache import GraphCache
 from resq_core.linear_op import LinearOp
 from resq_core.precision import Precision
 from resq_core.ranges import SEARCH_POINTS
@@ -69,8 +71,13 @@ class QuantizedModel:
         return self._grid
 
     @property
+    def device(self) -> torch.device:
+        """Where frames run and outputs are."""
+        return self._graphs.device
+
+    @property
     def module(self) -> nn.Module:
-        """The frozen float network; its weights are not to be changed."""
+        """The frozen float network, on the CPU; its weights are not to be changed."""
         return self._graphs.module
 
     def with_encodings(self, encodings: Encodings) -> QuantizedModel:
@@ -91,7 +98,7 @@ class QuantizedModel:
             CaptureError, CheckpointError: the network cannot be used.
         """
         encodings.require(self._precision)
-        graphs, known = GraphCache(module), self._graphs.latest()
+        graphs, known = GraphCache(module, self.device), self._graphs.latest()
         if known is not None:
             graphs.graph([torch.zeros(shape) for shape in known.input_shapes])
         return QuantizedModel(
@@ -163,18 +170,18 @@ class QuantizedModel:
 
     def float(self, x: Tensor | Sequence[Tensor]) -> Any:
         """The network in float32, as captured: what quantization is measured against."""
-        inputs = check_inputs(x)
+        inputs = self._graphs.inputs(x)
         with torch.no_grad():
             graph = self._graphs.graph(inputs)
             return graph.run(inputs, lambda op, v: op.apply(v, op.weight, op.bias))
 
     def graph(self, x: Tensor | Sequence[Tensor]) -> Graph:
         """The captured network for inputs of this shape, shared and not to be changed."""
-        return self._graphs.graph(check_inputs(x))
+        return self._graphs.graph(self._graphs.inputs(x))
 
     def layer_inputs(self, x: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
         """What each quantizable layer is given in the float network, in execution order."""
-        inputs = check_inputs(x)
+        inputs = self._graphs.inputs(x)
         found: dict[str, Tensor] = {}
 
         def note(op: LinearOp, v: Tensor) -> Tensor:
@@ -187,7 +194,7 @@ class QuantizedModel:
 
     def macs(self, x: Tensor | Sequence[Tensor]) -> dict[str, int]:
         """Multiply-accumulates of each layer, in execution order, for inputs of this shape."""
-        return dict(self._graphs.graph(check_inputs(x)).macs)
+        return dict(self._graphs.graph(self._graphs.inputs(x)).macs)
 
     def stream(
         self,
@@ -216,7 +223,7 @@ class QuantizedModel:
             CalibrationError: the model is not calibrated.
             BackendError: the backend that was asked for cannot run the network.
         """
-        return self._calibrated().serving(check_inputs(x))
+        return self._calibrated().serving(self._graphs.inputs(x))
 
     def executor(self, x: Tensor | Sequence[Tensor]) -> Executor:
         """What runs inputs of this shape, for measurements that drive it without a stream.
@@ -225,7 +232,7 @@ class QuantizedModel:
             CalibrationError: the model is not calibrated.
             BackendError: the backend that was asked for cannot run the network.
         """
-        return self._calibrated().executor(check_inputs(x))
+        return self._calibrated().executor(self._graphs.inputs(x))
 
     def _calibrated(self) -> Runtime:
         if not self._encodings.scales:
@@ -291,6 +298,7 @@ def quantize(
     granularity: str = "channel",
     grid: str = "aligned",
     backend: str = "auto",
+    device: str = "cpu",
     example: Tensor | Sequence[Tensor] | None = None,
 ) -> QuantizedModel:
     """Prepare any network for residual-quantized video inference.
@@ -305,13 +313,15 @@ def quantize(
         granularity: weight scales per `tensor` or per output `channel`.
         grid: residual scales `free` or `aligned`; see `resq_core.runtime.Grid`.
         backend: `auto`, `native` or `reference`; see `resq_core.backends.Backend`.
+        device: `cpu`, `cuda`, `cuda:N` or `auto`; see `resq_core.device`.
         example: an input; given one, the network is captured now rather than at its first use.
 
     Returns:
         A model that needs `calibrate` before it opens streams.
 
     Raises:
-        PrecisionError, OptionError: an argument is out of range.
+        PrecisionError, OptionError: an argument is out of range, or there is no such device.
+        BackendError: `native` was asked for, and cannot be used here or not on the device.
         CaptureError: the network cannot be captured; the message names the module.
         CheckpointError: a weight holds NaN or infinity.
     """
@@ -322,15 +332,21 @@ def quantize(
         raise OptionError(f"granularity is {granularity!r}; expected one of {known}")
     if grid not in list(Grid):
         raise OptionError(f"grid is {grid!r}; expected one of {[str(g) for g in Grid]}")
-    chosen = checked_backend(backend)
-    graphs = GraphCache(model)
+    place = checked_device(device)
+    chosen = checked_backend(backend, place)
+    graphs = GraphCache(model, place)
     if example is not None:
-        graphs.graph(check_inputs(example))
+        graphs.graph(graphs.inputs(example))
     encodings = Encodings(Granularity(granularity), {}, {})
     return QuantizedModel(graphs, parsed, options, Grid(grid), encodings, chosen)
 
 
-def load(path: str | Path, model: nn.Module | None = None, backend: str = "auto") -> QuantizedModel:
+def load(
+    path: str | Path,
+    model: nn.Module | None = None,
+    backend: str = "auto",
+    device: str = "cpu",
+) -> QuantizedModel:
     """Read what `QuantizedModel.save` wrote.
 
     Args:
@@ -338,9 +354,11 @@ def load(path: str | Path, model: nn.Module | None = None, backend: str = "auto"
         model: the network, for one that `resq_core.models.build` does not know; its weights are
             taken from the file.
         backend: `auto`, `native` or `reference`; see `resq_core.backends.Backend`.
+        device: `cpu`, `cuda`, `cuda:N` or `auto`; see `resq_core.device`.
 
     Raises:
-        OptionError, BackendError: there is no such backend, or `native` cannot be used here.
+        OptionError, BackendError: there is no such backend or device, or `native` cannot be used
+            here.
         FileNotFoundError: there is no such file.
         SavedModelError: damaged, of another version, or not fitting the network.
     """
@@ -372,6 +390,7 @@ def load(path: str | Path, model: nn.Module | None = None, backend: str = "auto"
             granularity=str(saved.encodings.granularity),
             grid=o["grid"],
             backend=backend,
+            device=device,
             example=[torch.zeros(shape) for shape in saved.input_shapes],
         )
     except KeyError as error:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from resq_core.backends import Backend, Serving, executor_for
+from resq_core.backends import Backend, Serving
+from resq_core.backends.choice import executor_for
 from resq_core.bops import LayerReport
 from resq_core.encodings import Encodings, Granularity, Role, Slot
 from resq_core.executor import Executor, FrameRun, bit_map_cells
@@ -64,7 +65,7 @@ class Runtime:
 
     Raises:
         CalibrationError: a scale is missing.
-        BackendError: the backend that was asked for cannot be used here.
+        BackendError: the backend that was asked for cannot be used here, or not on the device.
     """
 
     def __init__(
@@ -80,6 +81,10 @@ class Runtime:
         self._precision, self._grid, self._backend = precision, grid, backend
         self._made: OrderedDict[tuple[tuple[int, ...], ...], _Made] = OrderedDict()
         self._lock = threading.Lock()
+
+    def inputs(self, x: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Inputs checked, on the device that runs them. Raises InputError."""
+        return self._graphs.inputs(x)
 
     def run_anchor(
         self,

@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 from resq_core.bops import Counting, FrameBops, LayerReport, Totals, weighted_mean
 from resq_core.errors import OptionError, StreamClosedError
 from resq_core.executor import FrameRun
-from resq_core.graph_cache import check_inputs
 from resq_core.policy import Policy
 from resq_core.precision import Precision
 from resq_core.residual import Reference
@@ -109,7 +108,8 @@ class StepResult:
     """What one frame gave.
 
     Attributes:
-        output: what the network returns: a float32 tensor, or a nest of them; the caller's own.
+        output: what the network returns: a float32 tensor, or a nest of them; the caller's own,
+            on the model's device.
         is_anchor: the frame ran as a keyframe.
         reason: why: `first_frame`, `size_changed`, `period`, `busy` (see `max_active`), or what
             the caller gave; None for residual frames.
@@ -120,9 +120,11 @@ class StepResult:
         active_fraction: output pixels computed, halo included, weighted by MACs, 0 to 1.
         clipped_fraction: residual values that the top quantizer clamped, weighted by MACs.
             If it stays above a percent or so, calibrate on livelier clips.
-        bit_map: float32 [ceil(H/8), ceil(W/8)] of bits, 0 to 8, or None if not asked for.
+        bit_map: float32 [ceil(H/8), ceil(W/8)] of bits, 0 to 8, on the CPU, or None if not asked
+            for.
         layers: a report per layer, or None if not asked for.
-        backend: which one ran it, for people: `reference`, or `native` and its instruction set.
+        backend: which one ran it, for people: `native` and its instruction set, or `reference`, and
+            the device where that is not the CPU.
     """
 
     output: Any
@@ -206,7 +208,8 @@ class Stream:
         """Run the next frame.
 
         Args:
-            x: float32 input of the network, e.g. [1, 3, H, W]; a sequence for several inputs.
+            x: float32 input of the network, e.g. [1, 3, H, W]; a sequence for several inputs. It
+                is moved to the model's device.
             bit_map: also return where the bits went.
             layers: also return a report per layer.
             anchor: a reason to run this frame as a keyframe whatever the clock says; it is what
@@ -219,7 +222,7 @@ class Stream:
         """
         if self._closed:
             raise StreamClosedError("the stream is closed; open a new one")
-        inputs = tuple(t.detach() for t in check_inputs(x))
+        inputs = self._runtime.inputs(x)
         reason = self._anchor_reason(inputs, anchor)
         if self._state.input_shapes != tuple(tuple(t.shape) for t in inputs):
             self._state.memory = None  # of another size: nothing in it can be refreshed
@@ -296,7 +299,7 @@ class Stream:
             mean_bits=mean_bits,
             active_fraction=active,
             clipped_fraction=weighted_mean(run.layers, "clipped_fraction"),
-            bit_map=run.bit_map,
+            bit_map=None if run.bit_map is None else run.bit_map.cpu(),
             layers=run.layers if layers else None,
             backend=backend,
         )

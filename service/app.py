@@ -18,7 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
-from resq_core.backends import serving_here
+from resq_core.backends.choice import serving_here
+from resq_core.device import checked_device
 from service.access import Access
 from service.admission import measure
 from service.capacity import Capacity
@@ -107,8 +108,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     config: Config = app.state.config
     engine: Engine = app.state.engine
     metrics, scheduler = Metrics(), Scheduler(config.workers)
-    here = serving_here(config.backend)
-    metrics.backend.labels(here.backend.split()[0], here.isa or "").set(1)
+    here = serving_here(config.backend, checked_device(config.device))
+    metrics.backend.labels(here.backend.split()[0], here.isa or "", here.device).set(1)
     decoders = DecoderPool(config.decoders, config.decoder_timeout, config.decoder_memory)
     capacity = Capacity(config.workers, config.capacity, levels(config.degrade))
     _show_load(capacity, metrics)

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from resq_core.errors import ResqError
-from service.client import OutcomeError, RemoteError
 from service.commands.bench import bench
 from service.commands.bops import bops
 from service.commands.calibrate import calibrate
@@ -29,10 +27,6 @@ from service.commands.train import train
 from service.commands.train_float import train_float
 from service.commands.tune import tune
 from service.commands.world import world
-from service.config import ConfigError
-from service.decoder import ClipError
-from service.engine import EngineError
-from service.job_store import StoreError
 
 __all__ = ["app", "main"]
 
@@ -69,9 +63,6 @@ app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 
 
-_MENDABLE = (ResqError, ClipError, ConfigError, EngineError, RemoteError, StoreError, OSError)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"resq {version('resq')}")
@@ -94,9 +85,30 @@ def main() -> None:
     """Run; an error that is the user's to mend is one line, not a traceback."""
     try:
         app()
-    except _MENDABLE as error:
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
         typer.echo(f"error: {error}", err=True)
-        sys.exit(1 if isinstance(error, OutcomeError) else 2)
+        sys.exit(code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """What an error that is the user's to mend ends with; None of any other.
+
+    Imported here: whatever raised one of them has imported it, and torch, already.
+    """
+    from resq_core.errors import ResqError
+    from service.client import OutcomeError, RemoteError
+    from service.config import ConfigError
+    from service.decoder import ClipError
+    from service.engine import EngineError
+    from service.job_store import StoreError
+
+    if isinstance(error, OutcomeError):
+        return 1
+    mendable = (ResqError, ClipError, ConfigError, EngineError, RemoteError, StoreError, OSError)
+    return 2 if isinstance(error, mendable) else None
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resq_core.backends import Backend
 from resq_core.backends.machine import usable_cores
+from resq_core.errors import OptionError
 from service.config_file import read_file
 from service.degrade import Measure
 from service.logs import LogFormat, LogLevel
@@ -73,6 +74,17 @@ def _hosts(value: object) -> object:
     return parse_hosts(value) if isinstance(value, str) else value
 
 
+def _device(value: str) -> str:
+    if value == "cpu":  # most: without torch, which takes a second to import
+        return value
+    from resq_core.device import checked_device
+
+    try:
+        return str(checked_device(value))
+    except OptionError as error:
+        raise ValueError(str(error).partition("; ")[2]) from error  # the value is named already
+
+
 def _exportable(value: HttpUrl) -> HttpUrl:
     try:
         found = find_spec(_EXPORTER)
@@ -100,6 +112,9 @@ class Config(BaseSettings):
     """A folder of models of your own, NAME/card.json beside NAME/NAME.resq."""
     backend: Backend = Backend.AUTO
     """What runs models: auto, native or reference."""
+    device: Annotated[str, AfterValidator(_device)] = "cpu"
+    """Where models run: cpu; cuda or cuda:N, a GPU, with the reference backend; or auto, a GPU
+    where there is one."""
     threads: Annotated[int, Field(ge=0, le=256)] = 0
     """Frames that are inferred at the same time; 0 takes one per usable core."""
     log_level: LogLevel = LogLevel.INFO

@@ -17,7 +17,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +24,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from resq_core.errors import OptionError
 from service.config import ConfigError
+from service.scopes import Scope
 
 __all__ = ["FILE", "Key", "KeyStore", "Scope", "add_key", "read_keys", "revoke_key"]
 
@@ -35,14 +35,6 @@ _TOKEN = re.compile(r"resq_([0-9a-f]{8})_([0-9a-f]{64})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ID = re.compile(r"[0-9a-f]{8}")
 _MAX_KEYS = 10_000
-
-
-class Scope(StrEnum):
-    """What a key may be used for; no scope includes another."""
-
-    STREAM = "stream"
-    CLIPS = "clips"
-    ADMIN = "admin"
 
 
 class Key(BaseModel):

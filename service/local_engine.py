@@ -59,27 +59,30 @@ def open_shelves(folder: Path | None) -> list[Shelf]:
     return [zoo.PACKAGED, Shelf(folder)]
 
 
-def shelf_models(*shelves: Shelf, backend: Backend = Backend.AUTO) -> dict[str, Model]:
+def shelf_models(
+    *shelves: Shelf, backend: Backend = Backend.AUTO, device: str = "cpu"
+) -> dict[str, Model]:
     """The models of some shelves by name; where two have one of a name, the later shelf's.
 
     Args:
         shelves: any number.
         backend: what shall run them.
+        device: where; see `resq_core.device`.
 
     Raises:
         SavedModelError: a card cannot be read.
     """
     return {
-        name: Model(shelf.card(name), partial(_load, shelf, name, backend))
+        name: Model(shelf.card(name), partial(_load, shelf, name, backend, device))
         for shelf in shelves
         for name in shelf.names()
     }
 
 
-def _load(shelf: Shelf, name: str, backend: Backend) -> QuantizedModel | QuantizedStm:
+def _load(shelf: Shelf, name: str, backend: Backend, device: str) -> QuantizedModel | QuantizedStm:
     if shelf.card(name).task == "vos":
-        return QuantizedStm.load(shelf.path(name), backend)
-    return shelf.load(name, backend=backend)
+        return QuantizedStm.load(shelf.path(name), backend, device)
+    return shelf.load(name, backend=backend, device=device)
 
 
 class LocalEngine:

@@ -95,7 +95,8 @@ class Metrics:
             "cache_evictions", "States given up while a client was away", "model", "reason"
         )
         self.clips = gauge("clip_jobs", "Clip jobs now", "state")
-        self.backend = gauge("backend_info", "What this process runs models on", "backend", "isa")
+        words = "What this process runs models on"
+        self.backend = gauge("backend_info", words, "backend", "isa", "device")
         self.capacity = gauge("capacity_workers", "Workers that declared streams may claim")
         self.reserved = gauge("load_reserved", "Workers that declared streams claim")
         self.measured = gauge("load_measured", "Workers that live streams kept busy lately")

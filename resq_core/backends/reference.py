@@ -25,7 +25,12 @@ from resq_core.residual import (
 )
 from resq_core.state import Layers, StreamState
 
-__all__ = ["ReferenceExecutor"]
+__all__ = ["ReferenceExecutor", "reference_name"]
+
+
+def reference_name(device: torch.device) -> str:
+    """This backend's name, with the device where that is not the CPU."""
+    return "reference" if device.type == "cpu" else f"reference ({device})"
 
 
 class ReferenceExecutor:
@@ -34,12 +39,14 @@ class ReferenceExecutor:
     Attributes:
         graph: the network.
         layers: quantizers by layer name.
+        device: where graph and quantizers are.
     """
 
-    backend = "reference"
-
-    def __init__(self, graph: Graph, layers: Mapping[str, LayerQuantizers]) -> None:
+    def __init__(
+        self, graph: Graph, layers: Mapping[str, LayerQuantizers], device: torch.device
+    ) -> None:
         self.graph, self.layers = graph, layers
+        self.backend = reference_name(device)
 
     def anchor(
         self,

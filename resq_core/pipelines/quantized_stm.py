@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -48,8 +48,22 @@ class QuantizedStm:
 
     @property
     def net(self) -> STM:
-        """The frozen float network; its weights are those of the parts, and not to be changed."""
+        """The frozen float network, on the CPU; its weights are those of the parts, and not to be
+        changed."""
         return self._net
+
+    @property
+    def device(self) -> torch.device:
+        """Where frames run."""
+        return self._parts["Encoder_Q"].device
+
+    @cached_property
+    def heads(self) -> Mapping[str, nn.Module]:
+        """What runs in float beside the parts, by name in the network, on the device."""
+        heads = {n: m for n, m in self._net.named_children() if n not in self._parts}
+        if self.device.type == "cpu":
+            return heads
+        return {name: copy.deepcopy(head).to(self.device) for name, head in heads.items()}
 
     @property
     def parts(self) -> Mapping[str, QuantizedModel]:
@@ -171,15 +185,17 @@ class QuantizedStm:
         ).write(Path(path))
 
     @classmethod
-    def load(cls, path: str | Path, backend: str = "auto") -> QuantizedStm:
+    def load(cls, path: str | Path, backend: str = "auto", device: str = "cpu") -> QuantizedStm:
         """Read what `save` wrote.
 
         Args:
             path: the file.
             backend: `auto`, `native` or `reference`; see `resq_core.backends.Backend`.
+            device: `cpu`, `cuda`, `cuda:N` or `auto`; see `resq_core.device`.
 
         Raises:
-            OptionError, BackendError: there is no such backend, or `native` cannot be used here.
+            OptionError, BackendError: there is no such backend or device, or `native` cannot be
+                used here.
             FileNotFoundError: there is no such file.
             SavedModelError: damaged, of another version, or of another network.
         """
@@ -200,6 +216,7 @@ class QuantizedStm:
                 options.pop("precision"),
                 granularity=granularity,
                 backend=backend,
+                device=device,
                 **options,
             )
         except (KeyError, TypeError) as error:
@@ -222,6 +239,7 @@ def quantize_stm(
     granularity: str = "channel",
     grid: str = "aligned",
     backend: str = "auto",
+    device: str = "cpu",
 ) -> QuantizedStm:
     """Prepare an STM for residual-quantized streams; arguments as in `resq_core.quantize`.
 
@@ -245,6 +263,7 @@ def quantize_stm(
             granularity=granularity,
             grid=grid,
             backend=backend,
+            device=device,
         )
         for name in PART_NAMES
     }

@@ -114,7 +114,9 @@ class VosPipeline:
         task: VosTask | None = None,
     ) -> None:
         check_memory(memory_every, memory_limit)
-        self._net, self._task, self._every = model.net, task or VosTask(), memory_every
+        self._heads, self._device = model.heads, model.device
+        self._reader = model.net.Memory  # without weights: it reads on any device
+        self._task, self._every = task or VosTask(), memory_every
         self._roster = Roster(objects)
         self._memory = ObjectMemory(memory_limit)
         self._parts = {
@@ -204,10 +206,12 @@ class VosPipeline:
             StreamClosedError: after `close`.
         """
         self._check_open()
-        x = self._task.preprocess(image)
+        x = self._task.preprocess(image).to(self._device)
         size = image.shape[0], image.shape[1]
         given = self._roster.given(size)
-        masks = self._task.encode_masks(list(given.values())) if given else None
+        masks = None
+        if given:
+            masks = self._task.encode_masks(list(given.values())).to(self._device)
         frame = _Frame(x, pad_to_stride(x), masks, bit_map, anchor)
         with torch.no_grad():
             probabilities = self._probabilities(frame)
@@ -253,7 +257,8 @@ class VosPipeline:
             background = (1 - given.sum(0, keepdim=True)).clamp(0, 1)
             return torch.cat([background, given])[None]
         r4, r3, r2 = self._run("Encoder_Q", frame, [frame.padded], ())
-        read = self._memory.read(self._net.Memory, followed, *self._net.KV_Q_r4(r4))
+        query = self._heads["KV_Q_r4"](r4)
+        read = self._memory.read(self._reader, followed, *query)
         logits = self._run("Decoder", frame, [read, r3, r2], followed)
         covered = None if given is None else given.amax(0)
         found = slot_probabilities(logits, frame.x.shape[2:], covered)
@@ -263,7 +268,7 @@ class VosPipeline:
         ids = self._roster.ids
         own, others = object_masks(pad_to_stride(probabilities), len(ids))
         features = self._run("Encoder_M", frame, [frame.padded, own, others], ids)
-        self._memory.add(self._totals.frames, ids, *self._net.KV_M_r4(features))
+        self._memory.add(self._totals.frames, ids, *self._heads["KV_M_r4"](features))
 
     def _result(
         self,

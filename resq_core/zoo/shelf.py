@@ -56,7 +56,11 @@ class Shelf:
         return self._folder / self.card(name).name / f"{name}.resq"
 
     def load(
-        self, name: str, precision: str | Precision | None = None, backend: str = "auto"
+        self,
+        name: str,
+        precision: str | Precision | None = None,
+        backend: str = "auto",
+        device: str = "cpu",
     ) -> QuantizedModel:
         """Load a calibrated model.
 
@@ -64,15 +68,17 @@ class Shelf:
             name: see `names`.
             precision: one of the card's; None takes the model's own default.
             backend: `auto`, `native` or `reference`; see `resq_core.backends.Backend`.
+            device: `cpu`, `cuda`, `cuda:N` or `auto`; see `resq_core.device`.
 
         Raises:
             UnknownModelError: no such model.
             SavedModelError: its file is damaged or of another version.
             PrecisionError: it does not parse.
             CalibrationError: the model is not calibrated for it.
-            OptionError, BackendError: there is no such backend, or `native` cannot be used here.
+            OptionError, BackendError: there is no such backend or device, or `native` cannot be
+                used here.
         """
-        model = load_saved(self.path(name), backend=backend)
+        model = load_saved(self.path(name), backend=backend, device=device)
         if precision is None:
             return model
         try:

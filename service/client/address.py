@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from resq_core.errors import OptionError
+from service import DEFAULT_URL
 
 __all__ = ["DEFAULT_URL", "Address"]
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 

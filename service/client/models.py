@@ -24,7 +24,7 @@ class ModelInfo(_Answer):
         input_size: (height, width) that the network sees.
         precisions: that it is calibrated for, its default first.
         licence: of its weights.
-        serving: `{"backend", "reason"}`; None before its first use.
+        serving: `{"backend", "device", "reason"}`; None before its first use.
         default: streams that name no model get it.
     """
 

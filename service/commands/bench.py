@@ -9,24 +9,20 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from resq_core import models, zoo
 from resq_core.backends import Backend
 from resq_core.backends.machine import processor_name
 from resq_core.errors import InputError
-from resq_core.world import Street
 from service.commands.shared import Json, frames_bar, print_json
-from service.commands.world import draw_clip
-from service.config import load_config
-from service.decoder import open_clip
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["bench"]
 
@@ -47,6 +43,10 @@ def bench(
     All take the same frames in turn, so that whatever else the machine does meets them alike; the
     figures are medians. Other runtimes: `make bench` in the source tree.
     """
+    import torch
+
+    from service.config import load_config
+
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = load_config(backend=backend).backend
@@ -71,6 +71,9 @@ def bench(
 
 def _drawn(folder: Path, frames: int) -> dict[str, Path]:
     """Two streets as `resq world` draws them: videos, with what a codec does to noise."""
+    from resq_core.world import Street
+    from service.commands.world import draw_clip
+
     found = {}
     for camera in ("static", "moving"):
         path = found[f"street, {camera} camera"] = folder / f"{camera}.mp4"
@@ -80,6 +83,9 @@ def _drawn(folder: Path, frames: int) -> dict[str, Path]:
 
 def _inputs(path: Path, frames: int) -> list[Tensor]:
     """The network's inputs."""
+    from resq_core import zoo
+    from service.decoder import open_clip
+
     task = zoo.card(_MODEL).segmentation()
     with open_clip(path) as video:
         return [task.preprocess(frame.image) for frame in islice(video, frames)]
@@ -90,6 +96,10 @@ def _measure(
 ) -> dict[str, Any]:
     """Milliseconds in turn, and what the ResQ stream reports. Float is PyTorch's eager network,
     not the captured graph."""
+    import torch
+
+    from resq_core import models, zoo
+
     quantized = zoo.load(_MODEL, backend=backend)
     network = models.build("ddrnet23_slim", num_classes=11, aux_head=True).eval()
     dense, resq = quantized.with_precision("W8A8").stream(), quantized.stream(period=_PERIOD)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from resq_core.paper_tables import compare_with_paper
 from service.commands.shared import Json, print_json
 
 __all__ = ["bops"]
@@ -15,6 +14,8 @@ def bops(
     as_json: Json = False,
 ) -> None:
     """Recompute the paper's bit operations, under both ways of counting layers."""
+    from resq_core.paper_tables import compare_with_paper
+
     with Console(stderr=True).status("counting the paper's networks"):
         rows = list(compare_with_paper())
     if as_json:

@@ -7,22 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor, nn
 
-import resq_core
-from resq_core import models
 from resq_core.errors import InputError, OptionError
-from resq_core.models import STM
-from resq_core.pipelines import VosClip, quantize_stm
-from resq_core.zoo import JOINT_SETS, ModelCard
-from service.commands.saving import save_model
 from service.commands.shared import (
     IMAGENET,
     Json,
@@ -31,8 +22,14 @@ from service.commands.shared import (
     parse_size,
     print_json,
 )
-from service.decoder import ClipFrame, open_clip
-from service.objects import read_mask_file
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    import resq_core
+    from resq_core.models import STM
+    from resq_core.zoo import ModelCard
+    from service.decoder import ClipFrame
 
 __all__ = ["calibrate"]
 
@@ -58,6 +55,10 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Fit a network's activation scales on video and save it; a folder gets a card as well."""
+    from resq_core import models
+    from resq_core.models import STM
+    from service.commands.saving import save_model
+
     job = _Job(
         clips, architecture, parse_size(size, "size"), precision or _PRECISIONS, period, samples
     )
@@ -83,6 +84,8 @@ def calibrate(
 
 def _options(architecture: str, classes: int, labels: str | None, joints: str) -> dict[str, Any]:
     """Options of the builder, checked."""
+    from resq_core.zoo import JOINT_SETS
+
     known = None if labels is None else label_set(labels)
     if architecture == "stm":
         return {}
@@ -124,6 +127,8 @@ class _Job:
         self, network: nn.Module, facts: dict[str, Any], bar: Progress
     ) -> resq_core.QuantizedModel:
         """A network that sees single pictures."""
+        import resq_core
+
         card = self.card("any", facts, "")
         first, *also = self.precisions
         model = resq_core.quantize(network, first, period=self.period)
@@ -137,6 +142,12 @@ class _Job:
 
     def objects(self, network: STM, masks: list[Path], bar: Progress) -> Any:
         """STM, which begins with the first frame's objects."""
+        import numpy as np
+        from PIL import Image
+
+        from resq_core.pipelines import VosClip, quantize_stm
+        from service.objects import read_mask_file
+
         if len(masks) != len(self.clips):
             raise OptionError(
                 f"{len(masks)} masks for {len(self.clips)} clips; expected --masks with a palette "
@@ -158,6 +169,8 @@ class _Job:
 
     def card(self, name: str, facts: dict[str, Any], licence: str) -> ModelCard:
         """The card of the result."""
+        from resq_core.zoo import ModelCard
+
         fields = {
             "name": name,
             "title": f"{name}: {self.architecture}",
@@ -180,6 +193,9 @@ def _fitting(bar: Progress) -> Callable[[float], None]:
 
 def _shrunk(masks: dict[int, Any], size: tuple[int, int]) -> dict[int, Any]:
     """Masks at another size, (H, W)."""
+    import numpy as np
+    from PIL import Image
+
     height, width = size
     small = {
         i: np.asarray(
@@ -195,6 +211,8 @@ def _shrunk(masks: dict[int, Any], size: tuple[int, int]) -> dict[int, Any]:
 
 def _stretches(path: Path) -> Iterator[list[ClipFrame]]:
     """Runs of consecutive frames, spread over the clip's length where that is known."""
+    from service.decoder import open_clip
+
     wanted = _FRAMES_PER_CLIP // _STRETCH
     with open_clip(path) as video:
         skip = max(video.frames // wanted - _STRETCH, 0)

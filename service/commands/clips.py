@@ -7,17 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
-from service.client import Client, Clip, ClipResult
-from service.client.address import DEFAULT_URL
-from service.client.clips import Progress
-from service.client.options import ClipOptions
+from service import DEFAULT_URL
 from service.commands.shared import (
     Box,
     Json,
@@ -34,7 +31,11 @@ from service.commands.shared import (
     model_names,
     print_json,
 )
-from service.messages import parse_box
+
+if TYPE_CHECKING:
+    from service.client import Client, Clip, ClipResult
+    from service.client.clips import Progress
+    from service.client.options import ClipOptions
 
 __all__ = ["clips"]
 
@@ -46,7 +47,7 @@ _Id = Annotated[str, typer.Argument(metavar="ID", help="As `resq clips list` pri
 @clips.command("list")
 def list_(url: Url = DEFAULT_URL, key: Key = None, as_json: Json = False) -> None:
     """Every job that the server knows, the oldest first."""
-    with Client(url, key) as client:
+    with _client(url, key) as client:
         found = client.clips.list()
     if as_json:
         print_json([clip.info.model_dump(mode="json") for clip in found])
@@ -79,6 +80,8 @@ def upload(
     as_json: Json = False,
 ) -> None:
     """Send a clip; prints the job's id. Exit code 1 with --follow: the clip failed."""
+    from service.messages import parse_box
+
     options = cast(
         "ClipOptions",
         {
@@ -92,7 +95,7 @@ def upload(
             "masks": masks,
         },
     )
-    with Client(url, key) as client:
+    with _client(url, key) as client:
         with _transfer(clip.name) as progress:
             job = client.clips.upload(clip, progress, **options)
         if follow:
@@ -112,7 +115,7 @@ def upload(
 @clips.command("show")
 def show(name: _Id, url: Url = DEFAULT_URL, key: Key = None, as_json: Json = False) -> None:
     """One job."""
-    with Client(url, key) as client:
+    with _client(url, key) as client:
         info = client.clips.get(name).info
     if as_json:
         print_json(info.model_dump(mode="json"))
@@ -133,7 +136,7 @@ def results(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line each.")] = False,
 ) -> None:
     """Results so far, a line per frame. Exit code 1 with --follow: the clip failed."""
-    with Client(url, key) as client:
+    with _client(url, key) as client:
         for result in client.clips.get(name).results(follow):
             typer.echo(json.dumps(result.fields) if as_json else _line(result))
 
@@ -148,7 +151,7 @@ def download(
 ) -> None:
     """Write the annotated video, once the clip is done. Exit code 1: the clip failed."""
     out = out or Path(f"{Path(name).name}.mp4")
-    with Client(url, key) as client:
+    with _client(url, key) as client:
         job = client.clips.get(name)
         _follow(job)
         with _transfer(out.name) as progress:
@@ -167,13 +170,19 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Stop jobs that still run, and remove everything of them from the server."""
-    with Client(url, key) as client:
+    with _client(url, key) as client:
         for name in names:
             client.clips.get(name).cancel()
             if not as_json:
                 typer.echo(f"deleted {name}")
     if as_json:
         print_json({"deleted": names})
+
+
+def _client(url: str, key: str | None) -> Client:
+    from service.client import Client
+
+    return Client(url, key)
 
 
 def _follow(job: Clip) -> None:

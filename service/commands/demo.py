@@ -9,14 +9,7 @@ from typing import Annotated
 
 import typer
 
-from resq_core.world import Street
-from service.client import Client
 from service.commands.shared import Json, people_read_stderr, print_json
-from service.commands.stream import watch
-from service.commands.world import draw_clip
-from service.config import load_config
-from service.launch import launch
-from service.plots import plot_frames
 
 __all__ = ["demo"]
 
@@ -33,6 +26,14 @@ def demo(
 
     Where the data folder holds API keys, RESQ_KEY has to be one with the scope stream.
     """
+    from resq_core.world import Street
+    from service.client import Client
+    from service.commands.stream import watch
+    from service.commands.world import draw_clip
+    from service.config import load_config
+    from service.launch import launch
+    from service.plots import plot_frames
+
     out.mkdir(parents=True, exist_ok=True)
     if clip is None:
         clip = out / "sample.mp4"

@@ -6,28 +6,28 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from resq_core.backends.extension import native_status
-from resq_core.backends.machine import processor_name, usable_cores
-from resq_core.selftest import TOLERANCE, self_test
-from service.commands.shared import Json, print_json
+from service.commands.shared import Device, Json, print_json
 
 __all__ = ["doctor"]
 
 
 def doctor(
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Describe processor, torch and backend, and run a self-test of some seconds.
+    """Describe processor, torch, device and backend, and run a self-test of some seconds.
 
     Exit code 1: the backends disagree.
     """
+    from service.config import load_config
+
+    place = load_config(device=device).device
     with Console(stderr=True).status("a small network on every backend"):
-        found = _findings()
+        found = _findings(place)
     if as_json:
         print_json(found)
     else:
@@ -36,9 +36,15 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _findings() -> dict[str, Any]:
+def _findings(device: str) -> dict[str, Any]:
+    import torch
+
+    from resq_core.backends.extension import native_status
+    from resq_core.backends.machine import processor_name, usable_cores
+    from resq_core.selftest import self_test
+
     status = native_status()
-    tested = self_test()
+    tested = self_test(device)
     result = asdict(tested)
     del result["serving"]
     return {
@@ -52,13 +58,17 @@ def _findings() -> dict[str, Any]:
             "version": torch.__version__,
             "threads": torch.get_num_threads(),
             "capability": torch.backends.cpu.get_cpu_capability(),
+            "cuda": torch.version.cuda,
+            "gpus": torch.cuda.device_count(),
         },
         "backend": {
             "name": tested.serving.backend.split()[0],
             "isa": tested.serving.isa,
+            "device": device,
+            "gpu": None if device == "cpu" else torch.cuda.get_device_name(device),
             "reason": tested.serving.reason,
         },
-        "self_test": result | {"tolerance": TOLERANCE, "agrees": tested.agrees},
+        "self_test": result | {"agrees": tested.agrees},
     }
 
 
@@ -68,7 +78,10 @@ def _print(found: dict[str, Any]) -> None:
     table.add_row("processor", processor["name"])
     table.add_row("features", " ".join(processor["features"]) or "not known without the extension")
     table.add_row("cores", f"{processor['usable_cores']} usable of {processor['cores']}")
-    table.add_row("torch", "{version}, {threads} threads, {capability}".format(**found["torch"]))
+    torch_words = "{version}, {threads} threads, {capability}".format(**found["torch"])
+    table.add_row("torch", f"{torch_words}, {_gpus(**found['torch'])}")
+    if backend["gpu"] is not None:
+        table.add_row("device", f"{backend['device']}, {backend['gpu']}")
     if backend["reason"] is None:
         table.add_row("backend", f"native, {backend['isa']}")
     else:
@@ -80,6 +93,11 @@ def _print(found: dict[str, Any]) -> None:
         )
     table.add_row("self-test", _verdict(test))
     Console(highlight=False).print(table)
+
+
+def _gpus(cuda: str | None, gpus: int, **_: Any) -> str:
+    """What a device could be here, besides the CPU."""
+    return "built without CUDA" if cuda is None else f"CUDA {cuda}, {gpus} GPUs"
 
 
 def _verdict(test: dict[str, Any]) -> str:

@@ -34,7 +34,15 @@ from resq_core.zoo import ModelCard
 from service.commands.evaluation_clips import unlabelled_clips
 from service.commands.evaluation_report import print_report
 from service.commands.evaluation_rows import Model, Rows
-from service.commands.shared import Json, Reference, Threshold, frames_bar, model_names, print_json
+from service.commands.shared import (
+    Device,
+    Json,
+    Reference,
+    Threshold,
+    frames_bar,
+    model_names,
+    print_json,
+)
 from service.config import load_config
 from service.local_engine import open_shelves, shelf_models
 
@@ -73,15 +81,16 @@ def evaluate(
     threshold: Threshold = None,
     phases: Annotated[int, typer.Option(help="Average over this many keyframe offsets.")] = 1,
     backend: Annotated[str | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
+    device: Device = None,
     state: Annotated[
         Path | None, typer.Option(help="Keeps finished clips; an interrupted call goes on there.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Score float, frame quantization, hold and ResQ on a data set, by the paper's protocol."""
-    config = load_config(backend=backend)
+    config = load_config(backend=backend, device=device)
     shelves = open_shelves(config.models_dir)
-    offered = shelf_models(*shelves, backend=config.backend)
+    offered = shelf_models(*shelves, backend=config.backend, device=config.device)
     if model not in offered:
         raise OptionError(not_known("no model is", model, offered))
     options = {"reference": reference, "policy": policy, "threshold": threshold}

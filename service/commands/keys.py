@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from service.commands.shared import Json, print_json
-from service.config import load_config
-from service.keys import Key, Scope, add_key, read_keys, revoke_key
+from service.scopes import Scope
+
+if TYPE_CHECKING:
+    from service.keys import Key
 
 __all__ = ["keys"]
 
@@ -29,6 +31,9 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Make a key and print it: it is shown this once, and stored nowhere."""
+    from service.config import load_config
+    from service.keys import add_key
+
     key, token = add_key(load_config().data_dir, name, tuple(scope))
     if as_json:
         print_json(_told(key) | {"key": token})
@@ -40,6 +45,9 @@ def add(
 @keys.command("list")
 def list_(as_json: Json = False) -> None:
     """Every key that was ever made, without its secret."""
+    from service.config import load_config
+    from service.keys import read_keys
+
     found = read_keys(load_config().data_dir)
     if as_json:
         print_json([_told(key) for key in found])
@@ -57,6 +65,9 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Revoke a key: it is refused from now on, and its streams end within a second."""
+    from service.config import load_config
+    from service.keys import revoke_key
+
     key = revoke_key(load_config().data_dir, which)
     if as_json:
         print_json(_told(key))

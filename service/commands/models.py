@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
-from resq_core import hub
 from resq_core.errors import OptionError
-from resq_core.models import PublishedWeights, catalogue, convert
 from service.commands.shared import Json, bytes_bar, print_json
+
+if TYPE_CHECKING:
+    from resq_core import hub
+    from resq_core.models import PublishedWeights
 
 __all__ = ["models"]
 
@@ -26,6 +28,8 @@ _Name = Annotated[str, typer.Argument(help="As `resq models list` prints it.")]
 @models.command("list")
 def list_(as_json: Json = False) -> None:
     """Published weights that resq can fetch; their figures are the publishers'."""
+    from resq_core.models import catalogue
+
     entries = catalogue.entries()
     if as_json:
         print_json([entry.model_dump(mode="json") for entry in entries])
@@ -46,6 +50,8 @@ def list_(as_json: Json = False) -> None:
 @models.command("info")
 def info(name: _Name, as_json: Json = False) -> None:
     """Everything that is known about published weights."""
+    from resq_core.models import catalogue
+
     content = catalogue.entry(name).model_dump(mode="json")
     if as_json:
         print_json(content)
@@ -67,6 +73,9 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Download weights, verify them, and write them as safetensors with official names."""
+    from resq_core import hub
+    from resq_core.models import catalogue
+
     entry = catalogue.entry(name)
     console = Console(stderr=True)
     console.print(f"{name}: {_licence(entry)}. {entry.terms or ''}".strip(), highlight=False)
@@ -112,6 +121,8 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Rewrite a checkpoint of mmpose, mmseg or the networks' authors as safetensors."""
+    from resq_core.models import convert
+
     target = out or file.with_suffix(".safetensors")
     if out is None and target.exists():
         raise OptionError(f"{target} is there already; expected --out with the file to write")

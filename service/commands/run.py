@@ -12,9 +12,9 @@ from rich.console import Console
 
 from resq_core.backends import Backend
 from resq_core.errors import OptionError
-from service.clip_work import ClipWork, tidy
 from service.commands.shared import (
     Box,
+    Device,
     Json,
     Masks,
     Period,
@@ -26,11 +26,6 @@ from service.commands.shared import (
     model_names,
     print_json,
 )
-from service.config import load_config
-from service.decoder import open_clip
-from service.engine import StreamSpec
-from service.local_engine import LocalEngine, open_shelves, shelf_models
-from service.messages import PoseStart, VosStart, parse_box
 
 __all__ = ["run"]
 
@@ -50,17 +45,25 @@ def run(
     masks: Masks = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Run a clip frame by frame and write what came out; RESQ_MODELS_DIR adds your models."""
+    from service.clip_work import ClipWork, tidy
+    from service.config import load_config
+    from service.decoder import open_clip
+    from service.engine import StreamSpec
+    from service.local_engine import LocalEngine, open_shelves, shelf_models
+    from service.messages import PoseStart, VosStart, parse_box
+
     if max_frames is not None and max_frames < 1:
         raise OptionError(f"max-frames is {max_frames}; expected 1 or more")
     pose = None if box is None else PoseStart(box=parse_box(box))
     vos = None if masks is None else VosStart(png=base64.b64encode(masks.read_bytes()).decode())
     spec = StreamSpec(model, precision, period, threshold, policy, reference, pose, vos)
-    config = load_config(backend=backend)
+    config = load_config(backend=backend, device=device)
     shelves = open_shelves(config.models_dir)
-    models = shelf_models(*shelves, backend=config.backend)
+    models = shelf_models(*shelves, backend=config.backend, device=config.device)
     engine = LocalEngine(models, max_active=config.max_active)
     errors = Console(stderr=True)
     with (

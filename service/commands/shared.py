@@ -1,4 +1,8 @@
-"""Options and bars that several commands have."""
+"""Options and bars that several commands have.
+
+Modules of commands import torch, and what needs it, only where a command runs: the shell's
+completion and `--help` import all of them at every press of a key.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 import sys
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,16 +23,21 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from torch import Tensor
 
-from resq_core import zoo
+import resq_core
 from resq_core.errors import InputError, OptionError
-from resq_core.tasks import CAMVID11, CITYSCAPES19, LabelSet, boxes
-from service.pictures import Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resq_core.tasks import LabelSet
+    from resq_core.zoo import ModelCard
+    from service.pictures import Picture
 
 __all__ = [
     "IMAGENET",
     "Box",
+    "Device",
     "Json",
     "Key",
     "Masks",
@@ -50,15 +59,20 @@ __all__ = [
 ]
 
 
+def _cards() -> list[dict[str, Any]]:
+    """The package's cards as they are in their files: the zoo, which checks them, needs torch."""
+    files = Path(resq_core.__file__).parent.glob("zoo/*/card.json")
+    return [json.loads(file.read_text("utf-8")) for file in sorted(files)]
+
+
 def _precisions() -> list[str]:
-    return sorted({precision for name in zoo.names() for precision in zoo.card(name).precisions})
+    return sorted({precision for card in _cards() for precision in card["precisions"]})
 
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 """What our networks expect to be taken from, and divided out of, RGB in 0 to 1."""
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-_LABEL_SETS = {"camvid11": CAMVID11, "cityscapes19": CITYSCAPES19}
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[str, typer.Option(help="Of the server.")]
@@ -73,12 +87,15 @@ Threshold = Annotated[float | None, typer.Option(help="Of the policy.")]
 Reference = Annotated[str | None, typer.Option(help="keyframe, previous, tracking.")]
 Policy = Annotated[str | None, typer.Option(help="paper or relative.")]
 Box = Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:N or auto; else RESQ_DEVICE, or cpu.")
+]
 Masks = Annotated[Path | None, typer.Option(help="Objects: palette PNG of frame one.")]
 
 
 def model_names() -> list[str]:
     """Models of the package, for the shell's completion."""
-    return list(zoo.names())
+    return [card["name"] for card in _cards()]
 
 
 def frames_bar(console: Console) -> Progress:
@@ -121,14 +138,19 @@ def parse_size(text: str, what: str) -> tuple[int, int]:
 
 def label_set(name: str) -> LabelSet:
     """Classes of a name. Raises OptionError, which lists the names there are."""
-    if name not in _LABEL_SETS:
-        raise OptionError(f"labels is {name!r}; expected one of {', '.join(_LABEL_SETS)}")
-    return _LABEL_SETS[name]
+    from resq_core.tasks import CAMVID11, CITYSCAPES19
+
+    known = {"camvid11": CAMVID11, "cityscapes19": CITYSCAPES19}
+    if name not in known:
+        raise OptionError(f"labels is {name!r}; expected one of {', '.join(known)}")
+    return known[name]
 
 
-def network_input(card: zoo.ModelCard, image: Picture) -> Tensor:
+def network_input(card: ModelCard, image: Picture) -> Tensor:
     """A picture as the model's network sees it; a pose network sees the whole of it."""
     if card.task == "pose":
+        from resq_core.tasks import boxes
+
         task = card.pose()
         return task.preprocess(
             image, task.crop_of(boxes.Box.whole((image.shape[0], image.shape[1])))

@@ -5,17 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
 
 from resq_core.errors import OptionError
-from service.client import Client, Stream
-from service.client.address import DEFAULT_URL
-from service.client.options import Encoding, StreamOptions
-from service.commands.recording import Recording
+from service import DEFAULT_URL
 from service.commands.shared import (
     Box,
     Json,
@@ -32,8 +27,13 @@ from service.commands.shared import (
     people_read_stderr,
     print_json,
 )
-from service.commands.stream_figures import StreamFigures
-from service.messages import parse_box
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from service.client import Stream
+    from service.client.options import Encoding
+    from service.commands.stream_figures import StreamFigures
 
 __all__ = ["stream", "watch"]
 
@@ -73,6 +73,10 @@ def stream(
 
     Exit code 1: the server ended the stream.
     """
+    from service.client import Client
+    from service.client.options import StreamOptions
+    from service.messages import parse_box
+
     if max_frames is not None and max_frames < 1:
         raise OptionError(f"max-frames is {max_frames}; expected 1 or more")
     options = StreamOptions(
@@ -107,6 +111,12 @@ def watch(stream: Stream, out: Path | None, max_frames: int | None) -> StreamFig
         out: a folder to write to, or None.
         max_frames: results after which to stop, or None.
     """
+    from rich.console import Console, Group
+    from rich.live import Live
+
+    from service.commands.recording import Recording
+    from service.commands.stream_figures import StreamFigures
+
     figures, console = StreamFigures(), Console()
     bar = frames_bar(console)
     total = min(filter(None, (stream.source.count, max_frames)), default=None)

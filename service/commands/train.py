@@ -5,30 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
-from torch import Tensor
 
-from resq_core import Precision, QuantizedModel
 from resq_core.errors import OptionError
 from resq_core.naming import not_known
-from resq_core.training import (
-    VOID,
-    Batch,
-    Schedule,
-    TrainedNetwork,
-    Trainer,
-    batch_of,
-    distillation,
-    ohem_cross_entropy,
-    squared_error,
-)
-from resq_core.zoo import ModelCard
-from service.commands.learning import labelled_stills, run_training, unlabelled
-from service.commands.saving import save_model
 from service.commands.shared import (
     Json,
     frames_bar,
@@ -37,8 +20,13 @@ from service.commands.shared import (
     parse_size,
     print_json,
 )
-from service.config import load_config
-from service.local_engine import open_shelves, shelf_models
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from resq_core.training import Batch
+    from resq_core.zoo import ModelCard
 
 __all__ = ["train"]
 
@@ -72,6 +60,13 @@ def train(
 
     An interrupted training goes on where it was when it is called again, from OUT/last.pt.
     """
+    from resq_core import Precision, QuantizedModel
+    from resq_core.training import Schedule, TrainedNetwork, Trainer, batch_of
+    from service.commands.learning import labelled_stills, run_training, unlabelled
+    from service.commands.saving import save_model
+    from service.config import load_config
+    from service.local_engine import open_shelves, shelf_models
+
     if out.suffix == ".resq":
         raise OptionError(
             f"out is {out}; expected a folder, which holds the training's state as well"
@@ -126,6 +121,9 @@ def train(
 
 def _towards(teacher: torch.nn.Module, card: ModelCard) -> Callable[..., Tensor]:
     """The loss: how far from a float network's outputs, frame by frame."""
+    import torch
+
+    from resq_core.training import distillation, squared_error
 
     def loss(outputs: Sequence[Any], batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -140,6 +138,10 @@ def _towards(teacher: torch.nn.Module, card: ModelCard) -> Callable[..., Tensor]
 
 def _labels_loss(outputs: Sequence[Any], batch: Batch) -> Tensor:
     """Hard pixels of every frame, against its labels."""
+    import torch
+
+    from resq_core.training import VOID, ohem_cross_entropy
+
     assert batch.labels is not None
     each = [ohem_cross_entropy(a, b, VOID) for a, b in zip(outputs, batch.labels, strict=True)]
     return torch.stack(each).mean()

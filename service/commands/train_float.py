@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
-from safetensors.torch import save_file
-from torch import Tensor
 
-from resq_core import models
 from resq_core.errors import OptionError
-from resq_core.tasks import SegmentationTask
-from resq_core.training import (
-    VOID,
-    Batch,
-    FloatNetwork,
-    Schedule,
-    Trainer,
-    batch_of,
-    lovasz_softmax,
-    ohem_cross_entropy,
-)
-from service.commands.learning import labelled_stills, run_training
 from service.commands.shared import (
     IMAGENET,
     Json,
@@ -34,6 +18,11 @@ from service.commands.shared import (
     parse_size,
     print_json,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resq_core.training import Batch
 
 __all__ = ["train_float"]
 
@@ -62,6 +51,14 @@ def train_float(
 
     An interrupted training goes on where it was when it is called again, from OUT's .last.pt.
     """
+    import torch
+    from safetensors.torch import save_file
+
+    from resq_core import models
+    from resq_core.tasks import SegmentationTask
+    from resq_core.training import FloatNetwork, Schedule, Trainer, batch_of
+    from service.commands.learning import labelled_stills, run_training
+
     if out.suffix != ".safetensors":
         raise OptionError(f"out is {out}; expected a name that ends in .safetensors")
     if batch < 1:
@@ -102,6 +99,10 @@ def train_float(
 
 def _loss(outputs: Sequence[Any], batch: Batch) -> Tensor:
     """Hard pixels, regions of each class, and hard pixels of the auxiliary head."""
+    import torch
+
+    from resq_core.training import VOID, lovasz_softmax, ohem_cross_entropy
+
     assert batch.labels is not None
     total = torch.zeros(())
     for output, truth in zip(outputs, batch.labels, strict=True):

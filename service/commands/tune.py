@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
-from resq_core import Precision, QuantizedModel
 from resq_core.backends import Backend
 from resq_core.errors import CalibrationError, OptionError, PrecisionError
 from resq_core.naming import not_known
-from resq_core.pipelines import QuantizedStm
-from resq_core.tuning import (
-    MOST_PER_PERIOD,
-    Bench,
-    Curve,
-    Goal,
-    LayerTuning,
-    Limit,
-    Opener,
-    Point,
-    group_layers,
-    layer_runs,
-    periods_for,
-    search,
-    tune_layers,
-)
-from resq_core.zoo import ModelCard
 from service.commands.shared import (
     Box,
+    Device,
     Json,
     Masks,
     frames_bar,
@@ -41,17 +22,15 @@ from service.commands.shared import (
     people_read_stderr,
     print_json,
 )
-from service.commands.tuning_material import Material, stream_opener
-from service.commands.tuning_report import (
-    as_options,
-    curve_content,
-    in_words,
-    print_curve,
-    save_tuned,
-    write_curve,
-)
-from service.config import load_config
-from service.local_engine import open_shelves, shelf_models
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from resq_core import Precision, QuantizedModel
+    from resq_core.pipelines import QuantizedStm
+    from resq_core.tuning import Bench, Curve, Goal, LayerTuning, Limit, Opener, Point
+    from resq_core.zoo import ModelCard
+    from service.commands.tuning_material import Material
 
 __all__ = ["tune"]
 
@@ -77,6 +56,7 @@ def tune(
     box: Box = None,
     masks: Masks = None,
     backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
+    device: Device = None,
     curve_file: Annotated[
         Path | None, typer.Option("--curve", help="Write the curve here, as JSON.")
     ] = None,
@@ -87,10 +67,19 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Find the period and the policy threshold for a clip, within one goal."""
+    from resq_core import QuantizedModel
+    from resq_core.pipelines import QuantizedStm
+    from resq_core.tuning import MOST_PER_PERIOD, Limit, periods_for, search
+    from service.commands import tuning_report as told
+    from service.commands.tuning_material import Material, stream_opener
+    from service.config import load_config
+    from service.local_engine import open_shelves, shelf_models
+
     goal = _goal({Limit.DROP: max_drop, Limit.BOPS: max_bops, Limit.MS: max_ms})
     asked = None if periods is None else _numbers(periods)
-    config = load_config(backend=backend)
-    offered = shelf_models(*open_shelves(config.models_dir), backend=config.backend)
+    config = load_config(backend=backend, device=device)
+    shelves = open_shelves(config.models_dir)
+    offered = shelf_models(*shelves, backend=config.backend, device=config.device)
     if model not in offered:
         raise OptionError(not_known("no model is", model, offered))
     card, quantized = offered[model].card, offered[model].load()
@@ -120,17 +109,17 @@ def tune(
             fitted = _layers(quantized, card, material, opener, curve.best, bar)
     facts = {"model": model, "clip": str(clip), "start": start, "frames": len(material)}
     facts["backend"] = bench.backend
-    content = curve_content(facts, curve, bench.judge, fitted)
+    content = told.curve_content(facts, curve, bench.judge, fitted)
     with people_read_stderr(as_json):
-        print_curve(curve, bench)
+        told.print_curve(curve, bench)
         if curve_file is not None:
-            write_curve(curve_file, content)
+            told.write_curve(curve_file, content)
         best, factors = _chosen(bench, curve, fitted)
         if not factors:
-            typer.echo(f"resq run {clip} --out out --model {model} {as_options(best)}")
+            typer.echo(f"resq run {clip} --out out --model {model} {told.as_options(best)}")
         if out is not None:
             how = f"tuned by resq tune on {clip.name}, {goal.limit} {goal.value:g}"
-            save_tuned(out, quantized, card, best, factors, how)
+            told.save_tuned(out, quantized, card, best, factors, how)
     if as_json:
         print_json(content)
 
@@ -144,6 +133,10 @@ def _layers(
     bar: Progress,
 ) -> LayerTuning:
     """Factors by layer, fitted on one half of the frames and compared on the other."""
+    import torch
+
+    from resq_core.tuning import group_layers, layer_runs, tune_layers
+
     groups = group_layers(list(model.macs(torch.zeros(1, 3, *card.input_size))))
     line = bar.add_task("layers", total=layer_runs(len(groups)))
     half = len(material) // 2
@@ -155,6 +148,8 @@ def _chosen(
     bench: Bench, curve: Curve, fitted: LayerTuning | None
 ) -> tuple[Point, Mapping[str, float]]:
     """The setting to recommend, and its factors by layer. OptionError where none keeps the goal."""
+    from service.commands.tuning_report import as_options, in_words
+
     best, goal = curve.best, curve.goal
     if best is None:
         near = curve.closest
@@ -186,6 +181,8 @@ def _offered(text: str, card: ModelCard, quantized: QuantizedModel | QuantizedSt
 
 
 def _goal(values: dict[Limit, float | None]) -> Goal:
+    from resq_core.tuning import Goal, Limit
+
     given = [(limit, value) for limit, value in values.items() if value is not None]
     if len(given) != 1:
         names = ", ".join(f"--{limit}" for limit in Limit)

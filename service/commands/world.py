@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from resq_core.errors import OptionError
-from resq_core.tasks import CAMVID11
-from resq_core.world import JOINTS, Street, StreetFrame
 from service.commands.shared import Json, parse_size, print_json
-from service.encoder import VideoWriter
-from service.masks import mask_png
+
+if TYPE_CHECKING:
+    from resq_core.world import Street, StreetFrame
 
 __all__ = ["draw_clip", "world"]
 
@@ -37,6 +34,8 @@ def world(
     as_json: Json = False,
 ) -> None:
     """Draw a street with traffic and people: a sample clip, test data, training data."""
+    from resq_core.world import Street
+
     street = Street(seed=seed, size=parse_size(size, "size"), camera=camera, noise=noise)
     keep = _label_writer(out) if labels else None
     draw_clip(out / "clip.mp4", street, frames, crf, keep)
@@ -65,6 +64,8 @@ def draw_clip(
     Raises:
         OptionError: frames or crf out of range.
     """
+    from service.encoder import VideoWriter
+
     if not 1 <= frames <= _MAX_FRAMES:
         raise OptionError(f"frames is {frames}; expected 1 to {_MAX_FRAMES}")
     if not 0 <= crf <= 51:
@@ -80,6 +81,13 @@ def draw_clip(
 
 def _label_writer(out: Path) -> Callable[[int, StreetFrame], None]:
     """classes/ (palette PNG), instances/ (16-bit PNG) and people.ndjson."""
+    import numpy as np
+    from PIL import Image
+
+    from resq_core.tasks import CAMVID11
+    from resq_core.world import JOINTS
+    from service.masks import mask_png
+
     for name in ("classes", "instances"):
         (out / name).mkdir(parents=True, exist_ok=True)
     people = out / "people.ndjson"

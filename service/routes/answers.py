@@ -76,9 +76,10 @@ class VersionInfo(_Answer):
 
 
 class ServingInfo(_Answer):
-    """What runs a model, and why that is not the native backend."""
+    """What runs a model, where, and why that is not the native backend."""
 
     backend: str
+    device: str
     reason: str | None
 
 

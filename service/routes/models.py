@@ -20,14 +20,16 @@ router = APIRouter(prefix="/v1", tags=["models"])
 async def list_models(here: Here) -> ModelList:
     """Models with their classes, palettes and precisions; `default` is what a stream gets.
 
-    `serving` says which backend runs a model, and why not the native one; null before it is
-    used for the first time.
+    `serving` says which backend runs a model, on which device, and why it is not the native one;
+    null before it is used for the first time.
     """
     engine = here.services.engine
     cards = [
         ServedModel(
             **card.model_dump(),
-            serving=None if serving is None else ServingInfo(**asdict(serving)),
+            serving=None
+            if serving is None
+            else ServingInfo(device=serving.device, **asdict(serving)),
         )
         for card in engine.models()
         for serving in (engine.serving(card.name),)

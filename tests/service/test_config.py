@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 from service.config import Config, ConfigError, doubtful_variables, load_settings
 from service.config_text import example, in_force
@@ -155,6 +156,25 @@ def test_the_example_lists_every_setting_with_its_default(tmp_path: Path) -> Non
     settings = [line for line in lines if not line.startswith(" ") and not line.endswith("=")]
     assert Config(**tomllib.loads("\n".join(settings))) == Config()
     assert all(field.description for field in Config.model_fields.values())
+
+
+def test_a_device_that_is_not_here_is_named_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    monkeypatch.setenv("RESQ_DEVICE", "cuda")
+    with pytest.raises(ConfigError, match=r"^RESQ_DEVICE is 'cuda': torch \S+ was built without"):
+        load_settings(None)
+    with pytest.raises(
+        ConfigError, match=r"^--device is 'gpu': expected cpu, auto, cuda or cuda:N"
+    ):
+        load_settings(None, device="gpu")
+    monkeypatch.delenv("RESQ_DEVICE")
+    file = written(tmp_path, 'device = "auto"\n')
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load_settings(file).config.device == Config().device == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load_settings(file).config.device == "cuda:0"
 
 
 def test_a_mistyped_variable_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:

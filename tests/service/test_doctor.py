@@ -47,8 +47,8 @@ def test_without_the_extension_it_says_why_the_reference_serves(
 
 
 def test_backends_that_disagree_are_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_a_wrong_backend(frames: list[torch.Tensor]) -> dict[str, QuantizedModel]:
-        (right,) = list(real(frames).values())[:1]
+    def with_a_wrong_backend(frames: list[torch.Tensor], device: str) -> dict[str, QuantizedModel]:
+        (right,) = list(real(frames, device).values())[:1]
         network = selftest._network()
         with torch.no_grad():
             network[-2].bias += 1.0  # type: ignore[index, union-attr, operator]

@@ -215,7 +215,7 @@ def test_a_period_is_found_for_objects(
             video.write(square(i))
     Image.fromarray((square(0)[..., 0] == 220).astype(np.uint8)).save(masks)
     offered = {"stm": Model(STM_CARD, lambda: quantized_stm)}
-    monkeypatch.setattr("service.commands.tune.shelf_models", lambda *shelves, backend: offered)
+    monkeypatch.setattr("service.local_engine.shelf_models", lambda *shelves, **_: offered)
     arguments = ["tune", "--clip", str(clip), "--model", "stm", "--max-bops", "0.9"]
     options = ["--periods", "3", "--precision", "W8A8->W8A4", "--curve", str(curve)]
     out = ["--out", str(tmp_path / "tuned.resq")]

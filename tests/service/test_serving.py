@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import resq_core
 from resq_core import QuantizedModel
-from resq_core.backends import Backend, Serving, _tell, serving_here
+from resq_core.backends import Backend, Serving
+from resq_core.backends.choice import _tell, serving_here
 from resq_core.backends.extension import native_status
 from service.cli import app
 from service.clip_work import ClipWork
@@ -23,6 +25,7 @@ from service.decoder import open_clip
 from service.encoder import VideoWriter
 from service.engine import StreamSpec
 from service.local_engine import LocalEngine, Model
+from tests.resq_core.elsewhere import elsewhere
 from tests.service.conftest import CARD, SIZE, SlowEngine, Tiny, colour
 
 HERE = serving_here(Backend.AUTO)
@@ -64,10 +67,38 @@ def test_models_say_what_serves_them_after_their_first_use(
     while httpx.get(f"{address}/readyz").status_code != 200:
         pass
     found = {m["name"]: m["serving"] for m in httpx.get(f"{address}/v1/models").json()["models"]}
-    assert found == {"tiny": {"backend": HERE.backend, "reason": HERE.reason}, "marker": None}
+    assert found == {
+        "tiny": {
+            "backend": HERE.backend,
+            "device": "cpu",
+            "reason": HERE.reason,
+        },
+        "marker": None,
+    }
     name = HERE.backend.split()[0]
-    line = f'resq_backend_info{{backend="{name}",isa="{HERE.isa or ""}"}} 1.0'
+    line = f'resq_backend_info{{backend="{name}",device="cpu",isa="{HERE.isa or ""}"}} 1.0'
     assert line in httpx.get(f"{address}/metrics").text.splitlines()
+
+
+def test_an_engine_serves_from_another_device(quantized: QuantizedModel) -> None:
+    """As from a GPU: pictures go in, and arrays come out, with the device in what is said."""
+    wanted = LocalEngine({"tiny": Model(CARD, lambda: on("reference", quantized))})
+    with elsewhere() as device:
+        there = resq_core.quantize(Tiny(), "W8A8->W8A{0,4,8}", period=4, device="cuda")
+        there = there.with_encodings(quantized.encodings)
+        engine = LocalEngine({"tiny": Model(CARD, lambda: there)})
+        streams = [e.open(StreamSpec("tiny")) for e in (wanted, engine)]
+        for step in range(5):
+            here, out = (s.step(colour(step), True, False, None) for s in streams)
+            assert out.backend == f"reference ({device})"
+            assert out.bit_map is not None
+            assert here.bit_map is not None
+            assert np.array_equal(out.bit_map, here.bit_map)
+            assert np.array_equal(out.ids, here.ids)  # type: ignore[arg-type]
+        serving = engine.serving("tiny")
+    assert serving is not None
+    assert serving.device == str(device)
+    assert serving.reason == f"native runs on the CPU only, and this is {device}"
 
 
 def test_streams_of_one_precision_share_what_was_planned(quantized: QuantizedModel) -> None:
