@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resq_core.errors import InputError
 from resq_core.models.stm import STM
 from resq_core.pipelines.base import Picture
 from resq_core.pipelines.quantized_stm import check_memory
@@ -55,6 +56,9 @@ class FloatVos:
         x = self._task.preprocess(image)
         count, ids = len(self._objects), list(self._objects)
         size = (image.shape[0], image.shape[1])
+        given = next(iter(self._objects.values())).shape
+        if given != size:
+            raise InputError(f"the picture is {size} and the masks are {given} (H, W)")
         with torch.no_grad():
             if self._memory:
                 keys, values = (torch.cat(part, 3) for part in zip(*self._memory, strict=True))

@@ -36,5 +36,5 @@ def test_what_it_does_not_take(net: STM) -> None:
     stream = FloatVos(net, masks(1))
     with pytest.raises(InputError, match="uint8"):
         stream.step(np.zeros(SIZE, np.float32))  # type: ignore[arg-type]
-    with pytest.raises(InputError):
-        stream.step(pictures(1, (32, 32))[0])
+    with pytest.raises(InputError, match=r"picture is \(64, 80\) and the masks are \(64, 96\)"):
+        stream.step(pictures(1, (64, 80))[0])
