@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
 
 from service.capacity import Share
-from service.engine import Engine, EngineStream, StreamSpec
-from service.messages import ObjectMask, StreamStart, VosStart
+from service.engine import Ask, Engine, EngineStream, StreamSpec
+from service.messages import ObjectMask, Outputs, StreamStart, VosStart
 from service.pictures import Picture
 from service.scheduler import Lane
 from service.services import Services
@@ -27,6 +26,7 @@ async def open_stream(
     Raises:
         EngineError: options that the engine refuses.
         OverCapacityError: the workers have no time for it.
+        WorkerLost: there is no worker for it.
     """
     spec = services.spec(
         options.model,
@@ -52,7 +52,9 @@ async def open_stream(
             options.fps,
             None if options.deadline_ms is None else options.deadline_ms / 1000,
             options.mode == "live",
+            stream.room,
         )
+        stream.claim(share.demand(services.capacity.effects))
     except BaseException:
         stream.close()
         raise
@@ -88,9 +90,10 @@ def _probe(engine: Engine, spec: StreamSpec) -> tuple[str, list[tuple[bool, floa
         taken: list[tuple[bool, float]] = []
         for index in range(_PROBE_FRAMES):
             image = _picture(height, width, index)
-            start = time.perf_counter()
-            out = stream.step(image, False, False, "measured" if index % 2 == 0 else None)
-            taken.append((out.is_anchor, time.perf_counter() - start))
+            anchor = "measured" if index % 2 == 0 else None
+            answer = stream.answer(image, Ask(Outputs(), anchor=anchor))
+            assert answer is not None
+            taken.append((answer.out.is_anchor, answer.infer + answer.encode))
         assert stream.spec.precision is not None
         return stream.spec.precision, taken[2:]
     finally:

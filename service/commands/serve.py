@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from resq_core.backends import Backend, serving_here
-from service.config import Config, doubtful_variables, load_settings
+from service.config import Config, EngineKind, doubtful_variables, load_settings
 from service.config_text import in_force
-from service.local_engine import LocalEngine, open_shelves, shelf_models
+from service.engine import Engine
+from service.local_engine import shelf_engine
 from service.logs import LogLevel, set_up_logs
 from service.server import Server
 
@@ -26,6 +28,13 @@ def serve(
     model: Annotated[str | None, typer.Option(help="Model of streams that name none.")] = None,
     threads: Annotated[int | None, typer.Option(help="Frames inferred at the same time.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
+    engine: Annotated[EngineKind | None, typer.Option(help="Where frames are inferred.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Cluster of the engine ray, such as auto.")
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option("--workers", "--ray-workers", help="Workers of the engine ray.")
+    ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="Else RESQ_LOG_LEVEL.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     print_config: Annotated[
@@ -42,6 +51,9 @@ def serve(
         model=model,
         threads=threads,
         backend=backend,
+        engine=engine,
+        ray_address=ray_address,
+        ray_workers=ray_workers,
         log_level=log_level,
         log_format="json" if as_json else None,
     )
@@ -55,9 +67,7 @@ def _run(config: Config) -> None:
     set_up_logs(config.log_level, config.log_format)
     for words in doubtful_variables():
         _log.warning(words)
-    shelves = open_shelves(config.models_dir)
-    models = shelf_models(*shelves, backend=config.backend)
-    engine = LocalEngine(models, config.threads_per_frame, config.max_active)
+    engine = _engine(config)
     engine.card(config.model)  # a wrong name ends it here, not at the first stream
     server = Server(config, engine, config.log_level)
     here = serving_here(config.backend)
@@ -71,4 +81,18 @@ def _run(config: Config) -> None:
         config.workers,
         config.threads_per_frame,
     )
-    server.run()
+    try:
+        server.run()
+    finally:
+        engine.close()
+
+
+def _engine(config: Config) -> Engine:
+    folder = None if config.models_dir is None else config.models_dir.resolve()
+    make = partial(shelf_engine, folder, config.backend)
+    if config.engine is EngineKind.LOCAL:
+        return make(config.threads_per_frame, config.max_active)
+    from service.cluster.joining import join  # an extra of the package
+
+    cards = make(1, None).models()
+    return join(config, cards, partial(make, 1, config.max_active))
