@@ -227,7 +227,8 @@ class ActiveStream:
         self._intake = self._new_intake(waits=True)
         if self._all_came:
             self._intake.end()
-        self.outbox.text(dump(Reset(reason=lost.reason)))
+        idr = self._options.input in ("h264", "vp8")
+        self.outbox.text(dump(Reset(reason=lost.reason, idr=idr)))
         await before.close()
         await self._lane.idle()
         while True:

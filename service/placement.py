@@ -14,6 +14,7 @@ from enum import StrEnum
 __all__ = ["Policy", "Scaling", "State", "Worker", "choose", "scale"]
 
 _EXACT = 1e-9  # demands are sums of floats
+_ALIKE = 0.05  # loads in one such step, for each slot, are equal: what is measured varies
 
 
 class State(StrEnum):
@@ -107,9 +108,9 @@ def choose(
 ) -> str | None:
     """The name of the worker for a stream; None if there is none.
 
-    The least loaded one that has room, by its load for each slot with the stream on it; among
-    equals the one with fewer streams for each slot, then by name, so that all who ask agree. A
-    stream that claims nothing is refused by no load: it shares what is left.
+    The least loaded one that has room, by its load for each slot with the stream on it, in steps of
+    a twentieth; among equals the one with fewer streams for each slot, then by name, so that all
+    who ask agree. A stream that claims nothing is refused by no load: it shares what is left.
 
     Args:
         workers: all of them.
@@ -121,9 +122,9 @@ def choose(
     if demand > 0:
         ready = [w for w in ready if demand <= policy.free(w) + _EXACT]
 
-    def order(worker: Worker) -> tuple[float, float, str]:
+    def order(worker: Worker) -> tuple[int, float, str]:
         load = (worker.load + demand) / worker.slots
-        return round(load, 6), worker.streams / worker.slots, worker.name
+        return math.floor(load / _ALIKE + _EXACT), worker.streams / worker.slots, worker.name
 
     return min(ready, key=order).name if ready else None
 

@@ -42,10 +42,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A worker and the handle of its actor."""
+    """A worker, the handle of its actor, and its machine's name and process, once it said so."""
 
     worker: Worker
     handle: Any
+    host: str
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class _Known:
     state: State = State.STARTING
     measured: float = 0.0
     streams: int = 0
+    host: str = ""
+    pid: int = 0
 
 
 @dataclass(slots=True)
@@ -140,7 +144,7 @@ class Roster:
         mine.claims, mine.streams = claims, streams
         others = [g for g in self._gateways.values() if g is not mine]
         return View(
-            tuple(Member(w, self._workers[w.name].handle) for w in self._described()),
+            self._members(),
             sum(claim.slots for other in others for claim in other.claims.values()),
             {name: facts for other in others for name, facts in other.streams.items()},
             self._policy,
@@ -173,10 +177,10 @@ class Roster:
         """A gateway ends; its streams have ended."""
         self._gateways.pop(gateway, None)
 
-    async def workers(self) -> tuple[Worker, ...]:
+    async def workers(self) -> tuple[Member, ...]:
         """Every worker."""
         self._begin()
-        return self._described()
+        return self._members()
 
     def _begin(self) -> None:
         if self._tending is None:
@@ -250,6 +254,7 @@ class Roster:
                 known.state = State.STARTING
             return
         known.slots, known.measured, known.streams = load.slots, load.measured, load.streams
+        known.host, known.pid = load.host, load.pid
         if known.state is State.STARTING:
             known.state = State.READY
 
@@ -261,6 +266,13 @@ class Roster:
     def _claimed(self, name: str) -> list[Claim]:
         every = (c for g in self._gateways.values() for c in g.claims.values())
         return [claim for claim in every if claim.worker == name]
+
+    def _members(self) -> tuple[Member, ...]:
+        known = self._workers
+        return tuple(
+            Member(w, known[w.name].handle, known[w.name].host, known[w.name].pid)
+            for w in self._described()
+        )
 
     def _described(self) -> tuple[Worker, ...]:
         return tuple(

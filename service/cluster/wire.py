@@ -86,8 +86,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How a worker stands: frames at the same time, how many were lately, streams it holds."""
+    """How a worker stands: frames at the same time, how many were lately, streams it holds, and
+    its machine's name and process.
+    """
 
     slots: int
     measured: float
     streams: int
+    host: str
+    pid: int

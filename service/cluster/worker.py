@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -126,7 +128,13 @@ class Worker:
         for key, held in list(self._streams.items()):
             if held.gateway not in gateways and now - held.used > _LEASE_SECONDS:
                 await self.close(key)
-        return Load(self._setup.threads, self._busy.measured(now), len(self._streams))
+        return Load(
+            self._setup.threads,
+            self._busy.measured(now),
+            len(self._streams),
+            socket.gethostname(),
+            os.getpid(),
+        )
 
     @_meant
     async def open(self, key: str, gateway: str, spec: StreamSpec) -> Opened:

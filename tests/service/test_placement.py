@@ -28,6 +28,8 @@ def test_a_big_worker_takes_more() -> None:
 def test_streams_that_claim_nothing_spread() -> None:
     workers = [replace(A, streams=2), replace(B, streams=1), replace(C, streams=2)]
     assert choose(workers, 0.0, POLICY) == "b"
+    varied = [replace(workers[0], measured=0.01), replace(workers[1], measured=0.04), workers[2]]
+    assert choose(varied, 0.0, POLICY) == "b", "the last frames of one do not count"
     full = [replace(w, claimed=0.8) for w in workers]
     assert choose(full, 0.0, POLICY) == "b", "they share what is left"
 
