@@ -25,6 +25,7 @@ from service.commands.serve import serve
 from service.commands.stream import stream
 from service.commands.train import train
 from service.commands.tune import tune
+from service.commands.workers import workers
 from service.commands.world import world
 from service.config import ConfigError
 from service.decoder import ClipError
@@ -61,6 +62,7 @@ app.add_typer(clips, name="clips")
 app.add_typer(experiment, name="experiment")
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
+app.add_typer(workers, name="workers")
 
 
 _MENDABLE = (ResqError, ClipError, ConfigError, EngineError, RemoteError, StoreError, OSError)

@@ -81,7 +81,7 @@ RULES = {
         (uses(p, "ray") and not inside(p, "service/cluster/"))
         or (
             uses(p, "service.cluster")
-            and not inside(p, "service/cluster/", "service/commands/serve.py")
+            and not inside(p, "service/cluster/", "service/commands/")
         )
     ),
     "only traces import OpenTelemetry": lambda p: (

@@ -60,9 +60,7 @@ class RayEngine:
 
     def open(self, spec: StreamSpec) -> RemoteStream:
         """Open a stream on the least loaded worker. Raises EngineError, or WorkerLost."""
-        stream = RemoteStream(
-            self.card(spec.model), spec, self._place, self._is_leaving, self._on_lost
-        )
+        stream = RemoteStream(self.card(spec.model), spec, self)
         self._streams.add(stream)
         if stream.serving is not None:
             self._serving[spec.model] = stream.serving
@@ -107,7 +105,8 @@ class RayEngine:
         """Leave; the workers stay for other gateways, and for this one when it is back."""
         self.roster.leave.remote(self.name)
 
-    def _place(self, avoid: str | None) -> Place:
+    def place(self, avoid: str | None) -> Place:
+        """See `Home`."""
         key = f"{self.name}/{next(self._numbers)}"
         try:
             placed = call(self.roster.place, self.name, key, 0.0, avoid, seconds=_ROSTER_SECONDS)
@@ -118,6 +117,19 @@ class RayEngine:
         assert isinstance(placed, Placed)
         return Place(placed.name, placed.handle, key, placed.room)
 
+    def is_leaving(self, worker: str) -> bool:
+        """See `Home`."""
+        draining = (m.worker for m in self.members if m.worker.state is State.DRAINING)
+        return any(found.name == worker for found in draining)
+
+    def on_lost(self, worker: str) -> None:
+        """See `Home`."""
+        self.roster.lost.remote(worker)
+
+    def on_left(self, place: Place) -> None:
+        """See `Home`."""
+        self.roster.release.remote(self.name, place.key)
+
     def _placed_by_itself(self, avoid: str | None) -> Placed | None:
         view = self._view
         workers = [member.worker for member in view.members]
@@ -126,9 +138,3 @@ class RayEngine:
             if member.worker.name == name:
                 return Placed(name, member.handle, view.policy.free(member.worker))
         return None
-
-    def _is_leaving(self, name: str) -> bool:
-        return any(m.worker.name == name and m.worker.state is State.DRAINING for m in self.members)
-
-    def _on_lost(self, name: str) -> None:
-        self.roster.lost.remote(name)

@@ -77,6 +77,7 @@ def join(config: Config, cards: Sequence[ModelCard], engine: Callable[[], Engine
         max_restarts=-1,
         max_task_retries=0,
         max_concurrency=1000,
+        enable_task_events=False,
     )
     roster = actor.remote(setup, policy)
     call(roster.set_up, setup, policy, seconds=_ROSTER_SECONDS)

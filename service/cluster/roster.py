@@ -132,6 +132,11 @@ class Roster:
         [worker] = [w for w in workers if w.name == name]
         return Placed(name, self._workers[name].handle, self._policy.free(worker))
 
+    async def release(self, gateway: str, key: str) -> None:
+        """A stream has left where it was."""
+        owner = self._gateway(gateway)
+        owner.claims = {k: claim for k, claim in owner.claims.items() if k != key}
+
     async def report(
         self,
         gateway: str,
@@ -202,6 +207,7 @@ class Roster:
             max_restarts=-1,
             max_task_retries=0,  # a frame that was lost is the client's to send again, or not
             max_concurrency=_CALLS,
+            enable_task_events=False,  # several for each frame, which nobody looks at
         )
         self._workers[name] = _Known(actor.remote(self._setup), self._setup.threads)
         _log.info("worker %s starts", name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from weakref import WeakSet
 
 from resq_core.zoo import ModelCard
@@ -25,7 +25,7 @@ from service.engine import (
 from service.messages import StreamUpdate
 from service.pictures import Limits, Picture
 
-__all__ = ["Place", "RemoteDecoder", "RemoteStream"]
+__all__ = ["Home", "Place", "RemoteDecoder", "RemoteStream"]
 
 _CALL_SECONDS = 30.0  # after which a worker that says nothing is given up
 _OPEN_SECONDS = 120.0  # a model is loaded
@@ -44,30 +44,41 @@ class Place:
     room: float
 
 
+class Home(Protocol):
+    """What a stream asks of its gateway's engine."""
+
+    def place(self, avoid: str | None) -> Place:
+        """A worker, other than that of a name where it can. Raises WorkerLost."""
+        ...
+
+    def is_leaving(self, worker: str) -> bool:
+        """Whether streams are to leave it; asked before each frame."""
+        ...
+
+    def on_lost(self, worker: str) -> None:
+        """It could not be reached."""
+        ...
+
+    def on_left(self, place: Place) -> None:
+        """The stream is there no more."""
+        ...
+
+
 class RemoteStream:
     """An `EngineStream` whose state is on a worker.
 
     Args:
         card: of the model.
         spec: what it asks for.
-        place: finds a worker, other than that of a name where it can; raises WorkerLost.
-        leaving: whether a worker is to be left; asked before each frame.
-        told: is told of a worker that was lost.
+        home: finds a worker, and is told what becomes of it.
 
     Raises:
         EngineError: options that the engine refuses.
         WorkerLost: no worker could open it.
     """
 
-    def __init__(
-        self,
-        card: ModelCard,
-        spec: StreamSpec,
-        place: Callable[[str | None], Place],
-        leaving: Callable[[str], bool],
-        told: Callable[[str], None],
-    ) -> None:
-        self._card, self._find, self._leaving, self._told = card, place, leaving, told
+    def __init__(self, card: ModelCard, spec: StreamSpec, home: Home) -> None:
+        self._card, self._home = card, home
         self._before, self._totals, self.nbytes = _NOTHING, _NOTHING, 0
         self._reason: str | None = None  # of the anchor that comes next, after a loss
         self._claim, self.open = 0.0, True
@@ -144,17 +155,21 @@ class RemoteStream:
             )
         old, self._spec = self.place, replace(self._begun, **_in_force(self._spec))
         place, opened = self._open(old.name)
-        old.handle.close.remote(old.key)  # it may only have been slow
+        self._leave(old)
         self._before, self._totals, self.nbytes = self.totals, _NOTHING, 0
         self.place, self._spec = place, opened.spec
 
     def close(self) -> None:
         """Free the state; nobody waits for it."""
-        self.place.handle.close.remote(self.place.key)
+        self._leave(self.place)
         self.nbytes, self.open = 0, False
 
+    def _leave(self, place: Place) -> None:
+        place.handle.close.remote(place.key)  # one that was lost may only have been slow
+        self._home.on_left(place)
+
     def _open(self, avoid: str | None) -> tuple[Place, Opened]:
-        place = self._find(avoid)
+        place = self._home.place(avoid)
         try:
             opened = call(
                 place.handle.open,
@@ -164,14 +179,18 @@ class RemoteStream:
                 seconds=_OPEN_SECONDS,
             )
         except WorkerLost:
-            self._told(place.name)
+            self._home.on_lost(place.name)
+            self._home.on_left(place)
+            raise
+        except EngineError:
+            self._home.on_left(place)
             raise
         assert isinstance(opened, Opened)
         return place, opened
 
     def _stay(self) -> None:
         """Raise WorkerLost where the operator wants the worker empty and the stream can go."""
-        if self._card.task != "vos" and self._leaving(self.place.name):
+        if self._card.task != "vos" and self._home.is_leaving(self.place.name):
             self._reason = "worker_drained"
             raise WorkerLost(f"{self.place.name} is drained", "worker_drained")
 
@@ -189,7 +208,7 @@ class RemoteStream:
         except WorkerLost as lost:
             if place is self.place:
                 self._reason = lost.reason
-                self._told(place.name)
+                self._home.on_lost(place.name)
             raise
 
     def _take(self, reply: Reply) -> None:

@@ -238,13 +238,14 @@ def cluster(
 @pytest.fixture
 def engine(
     quantized: QuantizedModel, quantized_pose: QuantizedModel, request: pytest.FixtureRequest
-) -> SlowEngine:
+) -> Iterator[SlowEngine]:
     """TEST_ENGINE=ray takes one whose worker is elsewhere."""
     if os.environ.get("TEST_ENGINE") != "ray":
-        return SlowEngine(quantized, pose=quantized_pose)
+        yield SlowEngine(quantized, pose=quantized_pose)
+        return
     cluster: Cluster = request.getfixturevalue("cluster")
-    remote: Any = cluster.engine(workers=1)
-    return cast(SlowEngine, remote)  # it has all that tests ask of one
+    with closing(cluster.engine(workers=1)) as remote:
+        yield cast(SlowEngine, remote)  # it has all that tests ask of one
 
 
 @pytest.fixture
