@@ -14,6 +14,7 @@ from enum import StrEnum
 __all__ = ["Policy", "Scaling", "State", "Worker", "choose", "scale"]
 
 _EXACT = 1e-9  # demands are sums of floats
+_FRESH = 0.1  # slots of a stream that is too new to show in what is measured
 _ALIKE = 0.05  # loads in one such step, for each slot, are equal: what is measured varies
 
 
@@ -36,6 +37,7 @@ class Worker:
         measured: slots that frames kept busy lately.
         streams: how many it has.
         state: see `State`.
+        fresh: those of the streams that came in the last seconds: `measured` does not show them.
     """
 
     name: str
@@ -44,11 +46,12 @@ class Worker:
     measured: float = 0.0
     streams: int = 0
     state: State = State.READY
+    fresh: int = 0
 
     @property
     def load(self) -> float:
         """Slots that are spoken for: a claim counts before its frames do, work without one too."""
-        return max(self.claimed, self.measured)
+        return max(self.claimed, self.measured + _FRESH * self.fresh)
 
 
 @dataclass(frozen=True, slots=True)

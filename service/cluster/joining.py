@@ -29,7 +29,7 @@ def connect(address: str | None, cpus: int) -> None:
 
     Args:
         address: of a cluster, or `auto`; None starts one on this machine that ends with this
-            process and listens on this machine alone.
+            process.
         cpus: of a cluster that is started.
 
     Raises:
@@ -46,7 +46,6 @@ def connect(address: str | None, cpus: int) -> None:
         num_cpus=cpus,
         object_store_memory=_OBJECT_STORE,
         include_dashboard=False,
-        _node_ip_address="127.0.0.1",
         **common,
     )
 
@@ -80,7 +79,10 @@ def join(config: Config, cards: Sequence[ModelCard], engine: Callable[[], Engine
         enable_task_events=False,
     )
     roster = actor.remote(setup, policy)
-    call(roster.set_up, setup, policy, seconds=_ROSTER_SECONDS)
+    try:
+        call(roster.set_up, setup, policy, seconds=_ROSTER_SECONDS)
+    except WorkerLost as lost:
+        raise ConnectionError(f"the roster of the workers cannot be reached: {lost}") from lost
     found = RayEngine(cards, roster)
     deadline = time.monotonic() + _WORKER_SECONDS
     while True:

@@ -28,6 +28,7 @@ _WORKER = "resq-worker-"
 _TEND_SECONDS = 0.5
 _BEAT_SECONDS = 3.0  # without an answer for so long a worker is given no streams
 _GATEWAY_SECONDS = 10.0  # a gateway that said nothing for so long is gone
+_FRESH_SECONDS = 5.0  # over which workers measure their load
 _CALLS = 10_000  # at the same time, of one actor
 _log = logging.getLogger("resq.roster")
 
@@ -94,6 +95,13 @@ class _Gateway:
     seen: float
     claims: Mapping[str, Claim] = field(default_factory=dict)
     streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    came: dict[str, float] = field(default_factory=dict)
+
+    def claim(self, claims: Mapping[str, Claim]) -> None:
+        """These are its streams now."""
+        now = time.monotonic()
+        self.came = {key: self.came.get(key, now) for key in claims}
+        self.claims = claims
 
 
 class Roster:
@@ -128,14 +136,14 @@ class Roster:
         if name is None:
             return None
         owner = self._gateway(gateway)
-        owner.claims = {**owner.claims, key: Claim(name, slots)}
+        owner.claim({**owner.claims, key: Claim(name, slots)})
         [worker] = [w for w in workers if w.name == name]
         return Placed(name, self._workers[name].handle, self._policy.free(worker))
 
     async def release(self, gateway: str, key: str) -> None:
         """A stream has left where it was."""
         owner = self._gateway(gateway)
-        owner.claims = {k: claim for k, claim in owner.claims.items() if k != key}
+        owner.claim({k: claim for k, claim in owner.claims.items() if k != key})
 
     async def report(
         self,
@@ -146,7 +154,8 @@ class Roster:
         """A gateway's streams, by key what they claim, by id what they are; gives the rest."""
         self._begin()
         mine = self._gateway(gateway)
-        mine.claims, mine.streams = claims, streams
+        mine.claim(claims)
+        mine.streams = streams
         others = [g for g in self._gateways.values() if g is not mine]
         return View(
             self._members(),
@@ -281,6 +290,7 @@ class Roster:
         )
 
     def _described(self) -> tuple[Worker, ...]:
+        now = time.monotonic()
         return tuple(
             Worker(
                 name,
@@ -289,6 +299,11 @@ class Roster:
                 known.measured,
                 len(self._claimed(name)),
                 known.state,
+                sum(
+                    g.claims[key].worker == name and now - came < _FRESH_SECONDS
+                    for g in self._gateways.values()
+                    for key, came in g.came.items()
+                ),
             )
             for name, known in self._workers.items()
         )

@@ -34,6 +34,17 @@ def test_streams_that_claim_nothing_spread() -> None:
     assert choose(full, 0.0, POLICY) == "b", "they share what is left"
 
 
+def test_streams_that_come_together_spread() -> None:
+    workers = [A, replace(B, measured=0.08)]  # what the last one that ended left
+    for _ in range(8):
+        name = choose(workers, 0.0, POLICY)
+        workers = [
+            replace(w, streams=w.streams + 1, fresh=w.fresh + 1) if w.name == name else w
+            for w in workers
+        ]
+    assert sorted(w.streams for w in workers) == [4, 4]
+
+
 def test_what_does_not_fit_into_one_worker_fits_nowhere() -> None:
     workers = [replace(A, claimed=0.6), replace(B, claimed=0.6)]
     assert choose(workers, 0.2, POLICY) == "a"
