@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+import httpx
 import numpy as np
 import psutil
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ from service.launch import launch
 from service.messages import Drop, Ended, Reset, StreamStart
 
 _AGREE = 0.98  # of a mask's pixels with the stream's first mask; others' agree less, see `main`
-_WAIT_SECONDS = 60.0
+_WAIT_SECONDS = 120.0
 _TOGETHER_SECONDS = 3.0  # in which all streams of a worker hear that it is lost
 
 
@@ -98,6 +99,12 @@ def workers(server: int) -> list[psutil.Process]:
     return [p for p in below if p.is_running() and "ray::Worker" in " ".join(p.cmdline()[:1])]
 
 
+def ready(address: str) -> float:
+    """Workers that take streams."""
+    load = httpx.get(f"{address}/v1/streams").json()["load"]
+    return float(load["workers"])
+
+
 async def until(true: Callable[[], object], what: str) -> None:
     """Wait until a function gives something true."""
     deadline = time.monotonic() + _WAIT_SECONDS
@@ -145,7 +152,7 @@ async def measure(
             group.create_task(stream.run(address, args.fps, over))
         await until(lambda: all(stream.results >= 3 for stream in streams), "results")
         for _ in range(args.rounds):
-            await until(lambda: len(workers(server)) >= 2, "a second worker")
+            await until(lambda: ready(address) >= 2, "a second worker")
             await asyncio.sleep(args.pause)
             found += await kill_one(server, streams)
         over.set()

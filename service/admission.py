@@ -13,7 +13,7 @@ from service.pictures import Picture
 from service.scheduler import Lane
 from service.services import Services
 
-__all__ = ["measure", "open_stream"]
+__all__ = ["measure", "open_stream", "probe"]
 
 _PROBE_FRAMES = 6  # two to plan the work, then two of each kind
 
@@ -70,15 +70,19 @@ async def measure(services: Services, model: str, precision: str | None, lane: L
     if precision is not None and services.capacity.costs(model, precision) is not None:
         return
     spec = services.spec(model, precision)
-    found, frames = await lane.run(lambda: _probe(services.engine, spec))
+    found, frames = await lane.run(lambda: probe(services.engine, spec))
     for is_anchor, seconds in frames:
         services.capacity.measure(model, found, is_anchor, seconds)
 
 
-def _probe(engine: Engine, spec: StreamSpec) -> tuple[str, list[tuple[bool, float]]]:
+def probe(engine: Engine, spec: StreamSpec) -> tuple[str, list[tuple[bool, float]]]:
     """The precision in force, and what frames took: whether each was an anchor, and seconds.
 
     A quarter of the picture changes from frame to frame.
+
+    Raises:
+        EngineError: the model cannot be used as the spec says.
+        WorkerLost: there is no worker for it.
     """
     card = engine.card(spec.model)
     height, width = card.input_size

@@ -14,7 +14,7 @@ from service.cluster.engine import RayEngine
 from service.cluster.roster import NAMESPACE, ROSTER, Roster
 from service.cluster.worker import WorkerSetup
 from service.config import Config
-from service.engine import Engine, WorkerLost
+from service.engine import Engine, StreamSpec, WorkerLost
 from service.placement import Policy
 
 __all__ = ["connect", "find_roster", "join"]
@@ -63,7 +63,12 @@ def join(config: Config, cards: Sequence[ModelCard], engine: Callable[[], Engine
     """
     threads = config.threads or 1
     setup = WorkerSetup(
-        engine, threads, config.decoders, config.decoder_timeout, config.decoder_memory
+        engine,
+        StreamSpec(config.model, config.precision),
+        threads,
+        config.decoders,
+        config.decoder_timeout,
+        config.decoder_memory,
     )
     most = max(config.ray_workers, config.ray_max_workers)
     policy = Policy(config.capacity, config.ray_workers, most)

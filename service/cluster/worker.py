@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from service.admission import probe
 from service.cluster.wire import Load, Opened, Raised, Reply
 from service.costs import Busy
 from service.decoder import Decoded
@@ -49,11 +50,13 @@ class WorkerSetup:
 
     Attributes:
         engine: makes the engine, in the worker's process.
+        usual: what most streams ask for; a worker has run it before it takes any.
         threads: frames that are inferred at the same time.
         decoders, decoder_timeout, decoder_memory: as the server's settings.
     """
 
     engine: Callable[[], Engine]
+    usual: StreamSpec
     threads: int
     decoders: int
     decoder_timeout: float
@@ -113,6 +116,7 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup, self._engine = setup, setup.engine()
+        probe(self._engine, setup.usual)
         self._scheduler = Scheduler(setup.threads)
         self._decoders = DecoderPool(setup.decoders, setup.decoder_timeout, setup.decoder_memory)
         self._decoders.fill()

@@ -221,7 +221,9 @@ class SlowStream(LocalStream):
 
 @pytest.fixture(scope="session")
 def cluster(
-    quantized: QuantizedModel, quantized_pose: QuantizedModel, tmp_path_factory: pytest.TempPathFactory
+    quantized: QuantizedModel,
+    quantized_pose: QuantizedModel,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Cluster]:
     """Workers of Ray with the tiny models, which start when a test first asks for them."""
     if find_spec("ray") is None:

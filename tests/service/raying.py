@@ -107,7 +107,7 @@ class Cluster:
 
     def engine(self, workers: int) -> KnobbedEngine:
         """A gateway's engine; so many workers are ready when it is given."""
-        config = Config(ray_workers=workers, threads=1, decoders=0)
+        config = Config(model="tiny", ray_workers=workers, threads=1, decoders=0)
         joined = join(config, self._cards, partial(slow_engine, self._folder))
         found = KnobbedEngine(self._cards, joined.roster, self._folder)
         joined.close()
