@@ -375,7 +375,7 @@ class Jobs:
             self._become(job, JobState.FAILED)
 
     async def _queue_again(self, job: Job, lost: WorkerLost) -> str | None:
-        """Have a job whose worker is gone go on from its checkpoint; why not, where it is no use."""
+        """Queue a job whose worker is gone at its checkpoint; gives the reason where it ends."""
         _log.warning("clip %s goes on with another worker: %s", job.id, lost)
         try:
             await asyncio.to_thread(job.cut_back)

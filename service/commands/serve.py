@@ -72,15 +72,10 @@ def _run(config: Config) -> None:
     server = Server(config, engine, config.log_level)
     here = serving_here(config.backend)
     why = f" ({here.reason})" if here.reason else ""
-    _log.info(
-        "ResQ on http://%s:%d, backend %s%s, %d x %d threads",
-        config.host,
-        config.port,
-        here.backend,
-        why,
-        config.workers,
-        config.threads_per_frame,
-    )
+    backend = f"backend {here.backend}{why}, {config.workers} x {config.threads_per_frame} threads"
+    if config.engine is EngineKind.RAY:
+        backend = f"workers of Ray {f'at {config.ray_address}' if config.ray_address else 'here'}"
+    _log.info("ResQ on http://%s:%d, %s", config.host, config.port, backend)
     try:
         server.run()
     finally:
@@ -94,5 +89,6 @@ def _engine(config: Config) -> Engine:
         return make(config.threads_per_frame, config.max_active)
     from service.cluster.joining import join  # an extra of the package
 
-    cards = make(1, None).models()
-    return join(config, cards, partial(make, 1, config.max_active))
+    here = make(1, None)
+    here.card(config.model)  # before any worker starts
+    return join(config, here.models(), partial(make, 1, config.max_active))
