@@ -42,7 +42,7 @@ class RayEngine:
         self._numbers = itertools.count(1)
         self._streams: WeakSet[RemoteStream] = WeakSet()
         self._serving: dict[str, Serving] = {}
-        self._view = View()
+        self._view, self._reachable = View(), True
 
     def models(self) -> tuple[ModelCard, ...]:
         """Cards of the models on offer."""
@@ -95,10 +95,12 @@ class RayEngine:
                 self.roster.report, self.name, claims, dict(streams), seconds=_ROSTER_SECONDS
             )
         except WorkerLost as lost:
-            _log.warning("the roster does not answer: %s", lost)
+            if self._reachable:
+                _log.warning("the roster does not answer: %s", lost)
+            self._reachable = False
         else:
             assert isinstance(view, View)
-            self._view = view
+            self._view, self._reachable = view, True
         return self._view.streams
 
     def close(self) -> None:
@@ -119,8 +121,8 @@ class RayEngine:
 
     def is_leaving(self, worker: str) -> bool:
         """See `Home`."""
-        draining = (m.worker for m in self.members if m.worker.state is State.DRAINING)
-        return any(found.name == worker for found in draining)
+        states = {m.worker.name: m.worker.state for m in self.members}
+        return states.get(worker) is State.DRAINING and State.READY in states.values()
 
     def on_lost(self, worker: str) -> None:
         """See `Home`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,6 +38,7 @@ def connect(address: str | None, cpus: int) -> None:
     """
     if ray.is_initialized():
         return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells its makers otherwise
     common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False}
     if address is not None:
         ray.init(address, **common)

@@ -118,6 +118,7 @@ class Roster:
         self._gateways: dict[str, _Gateway] = {}
         self._tending: asyncio.Task[None] | None = None
         self._since: float | None = None
+        self._began = time.monotonic()
         self._leaving: list[str] = []  # workers that are to be replaced, one after the other
         self._replacement: str | None = None
 
@@ -236,7 +237,10 @@ class Roster:
             if now - gateway.seen > _GATEWAY_SECONDS:
                 del self._gateways[name]
                 _log.warning("gateway %s is gone, with %d streams", name, len(gateway.claims))
-        await asyncio.gather(*(self._beat(known) for known in self._workers.values()))
+        # one that was started anew does not know them all yet
+        sure = now - self._began > _GATEWAY_SECONDS
+        gateways = frozenset(self._gateways) if sure else None
+        await asyncio.gather(*(self._beat(known, gateways) for known in self._workers.values()))
         decided = scale(self._described(), self._policy, now, self._since)
         self._since = decided.since
         for _ in range(decided.start):
@@ -260,10 +264,10 @@ class Roster:
             await self.drain(self._leaving.pop(0))
             self._replacement = None
 
-    async def _beat(self, known: _Known) -> None:
+    async def _beat(self, known: _Known, gateways: frozenset[str] | None) -> None:
         try:
             async with asyncio.timeout(_BEAT_SECONDS):
-                load: Load = await known.handle.beat.remote(frozenset(self._gateways))
+                load: Load = await known.handle.beat.remote(gateways)
         except Exception:  # it starts, is started anew, or hangs: it says so itself when it is back
             if known.state is State.READY:
                 known.state = State.STARTING

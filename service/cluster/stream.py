@@ -52,7 +52,7 @@ class Home(Protocol):
         ...
 
     def is_leaving(self, worker: str) -> bool:
-        """Whether streams are to leave it; asked before each frame."""
+        """Whether streams are to leave it and can; asked before each frame."""
         ...
 
     def on_lost(self, worker: str) -> None:
@@ -168,19 +168,17 @@ class RemoteStream:
         place.handle.close.remote(place.key)  # one that was lost may only have been slow
         self._home.on_left(place)
 
-    def _open(self, avoid: str | None) -> tuple[Place, Opened]:
+    def _open(self, avoid: str | None, again: bool = True) -> tuple[Place, Opened]:
+        """On a worker, and on another where that one is lost meanwhile."""
         place = self._home.place(avoid)
+        gateway = place.key.split("/")[0]
         try:
-            opened = call(
-                place.handle.open,
-                place.key,
-                place.key.split("/")[0],
-                self._spec,
-                seconds=_OPEN_SECONDS,
-            )
+            opened = call(place.handle.open, place.key, gateway, self._spec, seconds=_OPEN_SECONDS)
         except WorkerLost:
             self._home.on_lost(place.name)
             self._home.on_left(place)
+            if again:
+                return self._open(place.name, again=False)
             raise
         except EngineError:
             self._home.on_left(place)

@@ -124,13 +124,16 @@ class Worker:
         self._busy = Busy()
         self._trimming: asyncio.Task[None] | None = None
 
-    async def beat(self, gateways: Collection[str]) -> Load:
-        """How it stands; streams of gateways that are gone end. Called once a second."""
+    async def beat(self, gateways: Collection[str] | None) -> Load:
+        """How it stands; streams of other gateways than these end, None where nobody knows which
+        there are. Called all the time.
+        """
         if self._trimming is None:
             self._trimming = asyncio.create_task(keep_trimmed())
         now = time.perf_counter()
         for key, held in list(self._streams.items()):
-            if held.gateway not in gateways and now - held.used > _LEASE_SECONDS:
+            gone = gateways is not None and held.gateway not in gateways
+            if gone and now - held.used > _LEASE_SECONDS:
                 await self.close(key)
         return Load(
             self._setup.threads,
