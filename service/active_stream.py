@@ -209,16 +209,12 @@ class ActiveStream:
             except (WorkerLost, DecoderLost) as error:
                 self._fail(error.reason, str(error))
                 return
-            except EngineError as error:
-                self._fail(lost.reason, str(error))
-                return
 
     async def _restore(self, lost: WorkerLost) -> None:
         """Go on elsewhere: what was on its way is dropped, what is ready is still sent.
 
         Raises:
-            WorkerLost: there is nowhere to go on.
-            EngineError: what is lost cannot be begun anew.
+            WorkerLost: there is nowhere to go on, or what is lost cannot be begun anew.
         """
         began, before = time.perf_counter(), self._intake
         dropped = self._protocol.open_frames - self.outbox.seqs
@@ -239,6 +235,8 @@ class ActiveStream:
                 if time.perf_counter() - began > _RESTORE_SECONDS:
                     raise
                 await asyncio.sleep(_RETRY_SECONDS)
+            except EngineError as error:
+                raise WorkerLost(str(error), lost.reason) from error
         facts = {"why": str(lost), "dropped": len(dropped)}
         facts["ms"] = round(1000 * (time.perf_counter() - began))
         _log.warning("stream goes on with another worker", extra={"facts": facts})
