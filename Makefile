@@ -10,12 +10,13 @@ CLIP   ?=
 ARGS   ?=
 SOAK_SECONDS ?= 1800
 WORKERS ?= 2
+RAY_TESTS ?= streams resume clips admission protocol serving lifecycle client faults
 
 # threads that spin for long while they wait starve everything else on a small machine
 export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test fuzz chaos soak load sanitize bench docs image lint format clean
+.PHONY: help demo serve test test-ray fuzz chaos soak load sanitize bench docs image lint format clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -37,6 +38,10 @@ serve: $(READY)  ## start the server and its web page on http://127.0.0.1:8000
 
 test: $(STAMP)   ## run the test suite, in WORKERS processes (2)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-ray: $(STAMP) ## the service's tests with workers of Ray for the engine, ten minutes on an idle machine
+	TEST_ENGINE=ray $(BIN)/python -m pytest $(addprefix tests/service/test_,$(addsuffix .py,$(RAY_TESTS))) $(ARGS)
+	$(BIN)/python -m pytest tests/service/test_ray.py $(ARGS)
 
 chaos: $(STAMP)  ## faults against real servers, twenty minutes: kills, full disks, cut networks
 	$(BIN)/python -m pytest -m chaos --timeout 1200 tests/chaos $(ARGS)

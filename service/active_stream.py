@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 from service.capacity import OverCapacityError, Share
-from service.decoder_process import DecoderLost
+from service.decoder_process import DecoderLost, StreamDecoder
 from service.degrade import Effects
-from service.engine import EngineStream, FrameError
+from service.engine import EngineError, EngineStream, FrameError, Priority, WorkerLost
 from service.intake import Intake, Ready
 from service.messages import (
     Ended,
@@ -28,7 +29,7 @@ from service.pictures import Limits
 from service.protocol import Close, Flags, FrameReceived, ServerProtocol, dump
 from service.queues import Closed
 from service.registry import Slot
-from service.scheduler import Lane, Priority
+from service.scheduler import Lane
 from service.services import Services
 from service.stepper import Stepper
 from service.taps import Taps
@@ -36,7 +37,9 @@ from service.transport import Disconnected, Stop, Transport
 
 __all__ = ["ActiveStream"]
 
+_log = logging.getLogger("resq.session")
 _STATS_EVERY = 1.0
+_RESTORE_SECONDS, _RETRY_SECONDS = 30.0, 0.1  # how long another worker is looked for
 
 
 class ActiveStream:
@@ -58,41 +61,54 @@ class ActiveStream:
         self.taps, self._halt = taps, halt
         self.model = stream.spec.model
         self._card = services.engine.card(self.model)
-        self._stepper = Stepper(stream, options, self._card)
+        self._stepper = Stepper(stream, options)
         self._live = options.mode == "live"
-        self.intake, self.outbox = self._queues()
-        self._lane = lane
+        self._intake, self.outbox = self._new_intake(), self._new_outbox()
+        self._lane, self._all_came = lane, False
         self._turn = 0
         self._opened, self._cache = time.perf_counter(), 0
         services.metrics.streams_active.labels(self.model).inc()
 
-    def _queues(self) -> tuple[Intake, Outbox]:
-        """What one connection has for itself, the decoder included."""
-        config, live = self._services.config, self._live
-        intake = Intake(
-            self._options.input,
+    def _new_outbox(self) -> Outbox:
+        return Outbox(newest_wins=self._live)
+
+    def _new_intake(self, waits: bool = False) -> Intake:
+        """With a decoder of its own, as every connection has one, and every worker."""
+        config, live, kind = self._services.config, self._live, self._options.input
+        limits = Limits(config.max_frame_bytes, config.max_pixels)
+        decoder = None
+        if kind != "rgb":
+            decoder = self._stream.decoder(kind, limits) or StreamDecoder(
+                self._services.decoders, kind, limits
+            )
+        return Intake(
+            kind,
             live,
             config.intake if live else max(config.intake, config.credits),
             config.intake if live else config.credits - 1,
-            Limits(config.max_frame_bytes, config.max_pixels),
-            self._services.decoders,
+            limits,
+            decoder,
             self._drop,
+            waits,
         )
-        return intake, Outbox(newest_wins=live)
 
     async def open(self) -> None:
-        """Be ready for the first frame of a connection. Raises DecoderLost."""
-        await self.intake.open()
+        """Be ready for the first frame of a connection. Raises DecoderLost, or WorkerLost."""
+        while True:
+            try:
+                return await self._intake.open()
+            except WorkerLost as lost:
+                await self._restore(lost)
 
     async def pause(self) -> None:
         """The connection broke: what is on its way is dropped, what was learnt stays.
 
         Encoded video begins anew at an IDR, in another decoder: access units are missing.
         """
-        await self.intake.close()
+        await self._intake.close()
         await self._lane.idle()
         self._drop_rest("disconnected")  # there is nobody to tell
-        self.intake, self.outbox = self._queues()
+        self._intake, self.outbox, self._all_came = self._new_intake(), self._new_outbox(), False
 
     def describe(self) -> dict[str, Any]:
         """Facts for people and programs."""
@@ -145,7 +161,12 @@ class ActiveStream:
     def take(self, event: FrameReceived) -> None:
         """A frame arrived."""
         self._services.metrics.frames.labels(self.model, "received").inc()
-        self.intake.take(event.frame)
+        self._intake.take(event.frame)
+
+    def end(self) -> None:
+        """No frame follows on this connection."""
+        self._all_came = True
+        self._intake.end()
 
     def update(self, options: StreamUpdate) -> None:
         """New options for the next frame; they are in range already."""
@@ -169,21 +190,74 @@ class ActiveStream:
         if self.outbox.overflown:
             self._halt(Stop(Close.SLOW_READER, "slow_reader"))
 
-    async def decode(self) -> None:
+    async def work(self) -> None:
+        """Decode and step every frame, where a worker is lost on another, then end the stream."""
+        while True:
+            lost: WorkerLost | None = None
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._decode())
+                    group.create_task(self._infer())
+            except* WorkerLost as both:
+                lost = next(e for e in both.exceptions if isinstance(e, WorkerLost))
+            if lost is None:
+                self.outbox.close()
+                return
+            try:
+                await self._restore(lost)
+                await self.open()
+            except (WorkerLost, DecoderLost) as error:
+                self._fail(error.reason, str(error))
+                return
+
+    async def _restore(self, lost: WorkerLost) -> None:
+        """Go on elsewhere: what was on its way is dropped, what is ready is still sent.
+
+        Raises:
+            WorkerLost: there is nowhere to go on, or what is lost cannot be begun anew.
+        """
+        began, before = time.perf_counter(), self._intake
+        dropped = self._protocol.open_frames - self.outbox.seqs
+        for seq in sorted(dropped):
+            self._drop(seq, lost.reason, None)
+        self._intake = self._new_intake(waits=True)
+        if self._all_came:
+            self._intake.end()
+        idr = self._options.input in ("h264", "vp8")
+        self.outbox.text(dump(Reset(reason=lost.reason, idr=idr)))
+        await before.close()
+        await self._lane.idle()
+        while True:
+            try:
+                await self._lane.run(self._stream.restore)
+                break
+            except WorkerLost:
+                if time.perf_counter() - began > _RESTORE_SECONDS:
+                    raise
+                await asyncio.sleep(_RETRY_SECONDS)
+            except EngineError as error:
+                raise WorkerLost(str(error), lost.reason) from error
+        facts = {"why": str(lost), "dropped": len(dropped)}
+        facts["ms"] = round(1000 * (time.perf_counter() - began))
+        _log.warning("stream goes on with another worker", extra={"facts": facts})
+
+    async def _decode(self) -> None:
         """Decode every frame; a decoder that is lost ends the stream."""
         try:
-            await self.intake.run()
+            await self._intake.run()
         except DecoderLost as error:
-            refused = self._protocol.refuse(error.reason, str(error), close=Close.INTERNAL)
-            self.outbox.text(dump(refused.error))
-            self._halt(Stop(Close.INTERNAL, error.reason))
+            self._fail(error.reason, str(error))
 
-    async def infer(self) -> None:
-        """Step every picture, then end the stream."""
+    def _fail(self, reason: str, message: str) -> None:
+        refused = self._protocol.refuse(reason, message, close=Close.INTERNAL)
+        self.outbox.text(dump(refused.error))
+        self._halt(Stop(Close.INTERNAL, reason))
+
+    async def _infer(self) -> None:
+        """Step every picture."""
         with contextlib.suppress(Closed):
             while True:
-                await self._step(await self.intake.get())
-        self.outbox.close()
+                await self._step(await self._intake.get())
 
     async def _step(self, ready: Ready) -> None:
         anchor = "requested" if Flags.ANCHOR in ready.flags else None
@@ -191,14 +265,14 @@ class ActiveStream:
         effects, share, now = self._effects, self._share, time.perf_counter()
         self._turn += 1
         if self._live and anchor is None and self._turn % effects.one_of:
-            self.intake.carry(ready.flags)
+            self._intake.carry(ready.flags)
             self._drop(ready.seq, "degraded", None)
             return
         expected = share.expected(now, effects, anchor is not None)
         priority = Priority.RESERVED if share.within(now) else Priority.LIVE
         try:
             result = await self._lane.run(
-                lambda: self._stepper.step(ready, anchor, effects, expected), priority
+                lambda: self._stepper.step(ready, anchor, effects, expected, priority), priority
             )
         except FrameError as error:
             self._drop(ready.seq, "bad_frame", str(error))
@@ -206,7 +280,7 @@ class ActiveStream:
         finally:
             self._tell_refused()
         if result is None:
-            self.intake.carry(ready.flags)
+            self._intake.carry(ready.flags)
             self._drop(ready.seq, "deadline", None)
             return
         self._count(result.meta)
@@ -257,6 +331,7 @@ class ActiveStream:
         last = -1
         while True:
             await asyncio.sleep(_STATS_EVERY)
+            self._stream.claim(self._share.demand(self._effects))
             if self._protocol.results != last:
                 last = self._protocol.results
                 self.outbox.text(dump(self._stats()))
@@ -295,7 +370,7 @@ class ActiveStream:
     async def free(self, reason: str) -> list[str]:
         """Give everything back; what is left to say to the client comes back as texts."""
         self._services.capacity.free(self._share)
-        await self.intake.close()
+        await self._intake.close()
         await self._lane.idle()
         await self.taps.close()
         self.outbox.close()

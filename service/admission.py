@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
 
 from service.capacity import Share
-from service.engine import Engine, EngineStream, StreamSpec
-from service.messages import ObjectMask, StreamStart, VosStart
+from service.engine import Ask, Engine, EngineStream, StreamSpec
+from service.messages import ObjectMask, Outputs, StreamStart, VosStart
 from service.pictures import Picture
 from service.scheduler import Lane
 from service.services import Services
 
-__all__ = ["measure", "open_stream"]
+__all__ = ["measure", "open_stream", "probe"]
 
 _PROBE_FRAMES = 6  # two to plan the work, then two of each kind
 
@@ -27,6 +26,7 @@ async def open_stream(
     Raises:
         EngineError: options that the engine refuses.
         OverCapacityError: the workers have no time for it.
+        WorkerLost: there is no worker for it.
     """
     spec = services.spec(
         options.model,
@@ -52,7 +52,9 @@ async def open_stream(
             options.fps,
             None if options.deadline_ms is None else options.deadline_ms / 1000,
             options.mode == "live",
+            stream.room,
         )
+        stream.claim(share.demand(services.capacity.effects))
     except BaseException:
         stream.close()
         raise
@@ -68,15 +70,19 @@ async def measure(services: Services, model: str, precision: str | None, lane: L
     if precision is not None and services.capacity.costs(model, precision) is not None:
         return
     spec = services.spec(model, precision)
-    found, frames = await lane.run(lambda: _probe(services.engine, spec))
+    found, frames = await lane.run(lambda: probe(services.engine, spec))
     for is_anchor, seconds in frames:
         services.capacity.measure(model, found, is_anchor, seconds)
 
 
-def _probe(engine: Engine, spec: StreamSpec) -> tuple[str, list[tuple[bool, float]]]:
+def probe(engine: Engine, spec: StreamSpec) -> tuple[str, list[tuple[bool, float]]]:
     """The precision in force, and what frames took: whether each was an anchor, and seconds.
 
     A quarter of the picture changes from frame to frame.
+
+    Raises:
+        EngineError: the model cannot be used as the spec says.
+        WorkerLost: there is no worker for it.
     """
     card = engine.card(spec.model)
     height, width = card.input_size
@@ -88,9 +94,10 @@ def _probe(engine: Engine, spec: StreamSpec) -> tuple[str, list[tuple[bool, floa
         taken: list[tuple[bool, float]] = []
         for index in range(_PROBE_FRAMES):
             image = _picture(height, width, index)
-            start = time.perf_counter()
-            out = stream.step(image, False, False, "measured" if index % 2 == 0 else None)
-            taken.append((out.is_anchor, time.perf_counter() - start))
+            anchor = "measured" if index % 2 == 0 else None
+            answer = stream.answer(image, Ask(Outputs(), anchor=anchor))
+            assert answer is not None
+            taken.append((answer.out.is_anchor, answer.infer + answer.encode))
         assert stream.spec.precision is not None
         return stream.spec.precision, taken[2:]
     finally:

@@ -50,6 +50,8 @@ __all__ = ["ROUTERS", "create_app"]
 
 _log = logging.getLogger("resq.app")
 _TICK_SECONDS = 0.25
+_SHARE_SECONDS = 0.5
+_OTHER_LANES, _MOST_WAITING = 8, 256  # of clips and measurements; threads at all
 _BLOCKING_THREADS = 8  # of `asyncio.to_thread`: files, the store, the start of decoders
 _WEB = Path(__file__).parent / "web"
 ROUTERS = (streams.router, clips.router, models.router, health.router)
@@ -107,11 +109,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_default_executor(thread_pool(_BLOCKING_THREADS, "resq-block"))
     config: Config = app.state.config
     engine: Engine = app.state.engine
-    metrics, scheduler = Metrics(), Scheduler(config.workers)
+    metrics, scheduler = Metrics(), Scheduler(_threads(config, engine))
     here = serving_here(config.backend, checked_device(config.device))
     metrics.backend.labels(here.backend.split()[0], here.isa or "", here.device).set(1)
     decoders = DecoderPool(config.decoders, config.decoder_timeout, config.decoder_memory)
-    capacity = Capacity(config.workers, config.capacity, levels(config.degrade))
+    workers = config.workers if engine.slots is None else engine.slots
+    capacity = Capacity(workers, config.capacity, levels(config.degrade))
     _show_load(capacity, metrics)
     metrics.decoders.set_function(lambda: decoders.busy)
     metrics.registry.register(Children(lambda: decoders.pids))
@@ -128,6 +131,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     background = (
         _warm(context),
         _adapt(capacity),
+        _share(context),
         keep_trimmed(),
         pulls.restore(),  # loads models; nobody waits for that
     )
@@ -162,6 +166,26 @@ async def _adapt(capacity: Capacity) -> None:
     while True:
         await asyncio.sleep(_TICK_SECONDS)
         capacity.tick(time.perf_counter())
+
+
+def _threads(config: Config, engine: Engine) -> int:
+    """Threads that infer, or wait for workers elsewhere: one for each frame on its way."""
+    if engine.slots is None:
+        return config.workers
+    return min(config.max_streams + _OTHER_LANES, _MOST_WAITING)
+
+
+async def _share(context: Context) -> None:
+    """Tell other servers of the same engine what runs here, and hear what runs there."""
+    services = context.services
+    while services.engine.slots is not None:
+        streams = {name: s.describe() for name, s in context.registry.sessions.items()}
+        try:
+            context.elsewhere = await asyncio.to_thread(services.engine.share, streams)
+        except Exception:
+            _log.exception("the other servers could not be told of this one")
+        services.capacity.workers = services.engine.slots
+        await asyncio.sleep(_SHARE_SECONDS)
 
 
 def _show_load(capacity: Capacity, metrics: Metrics) -> None:

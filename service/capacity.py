@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from service.costs import Costs, Meter
+from service.costs import Busy, Costs, Meter
 from service.degrade import Effects
 
 __all__ = ["Capacity", "OverCapacityError", "Share"]
@@ -19,7 +19,6 @@ _OWN_FRAMES = 16  # after which a stream's own figures count, not those of its m
 _MAX_MODELS = 256
 _BURST = 2.0  # frames that may come at once and still be within the rate
 _FRESH = 2.0  # seconds for which a figure says how long the next frame will take
-_LOAD_SECONDS = 5.0  # over which the measured load is averaged
 _RAISE_AFTER, _LOWER_AFTER = 2.0, 5.0  # seconds
 _REGRET, _MOST_PATIENCE = (
     30.0,
@@ -42,10 +41,18 @@ class Share:
     Attributes:
         fps: declared frames per second; None has no claim.
         period: T as the client wants it.
+        room: workers that it may claim where it runs.
     """
 
-    def __init__(self, of_model: Meter, fps: float | None, period: int, live: bool) -> None:
-        self.fps, self.period = fps, period
+    def __init__(
+        self,
+        of_model: Meter,
+        fps: float | None,
+        period: int,
+        live: bool,
+        room: float = math.inf,
+    ) -> None:
+        self.fps, self.period, self.room = fps, period, room
         self._of_model, self._own, self._live = of_model, Meter(), live
         self._noted = -math.inf
         self._since_anchor = 0
@@ -100,13 +107,13 @@ class Capacity:
     """One server's account of its workers' time. The event loop owns it.
 
     Args:
-        workers: threads that infer.
+        workers: frames that are inferred at the same time; may be set anew.
         share: of their time that declared streams may claim, 0 to 1; the rest is for what varies.
         levels: of degradation, see `service/degrade.py`; the first takes nothing.
     """
 
     def __init__(
-        self, workers: int, share: float, levels: Sequence[Effects] = (Effects(),)
+        self, workers: float, share: float, levels: Sequence[Effects] = (Effects(),)
     ) -> None:
         self.workers, self._share, self._levels = workers, share, levels
         self._level = 0
@@ -115,7 +122,7 @@ class Capacity:
         self._lowered_at, self._patience = -math.inf, _LOWER_AFTER
         self._meters: OrderedDict[tuple[str, str], Meter] = OrderedDict()
         self._shares: set[Share] = set()
-        self._busy, self._busy_at = 0.0, 0.0
+        self._busy = Busy()
 
     @property
     def limit(self) -> float:
@@ -134,7 +141,7 @@ class Capacity:
 
     def measured(self, now: float) -> float:
         """Workers that live streams, declared or not, kept busy lately."""
-        return self._busy * math.exp(-(now - self._busy_at) / _LOAD_SECONDS) / _LOAD_SECONDS
+        return self._busy.measured(now)
 
     def describe(self, now: float) -> dict[str, float]:
         """Figures for people and programs."""
@@ -158,7 +165,7 @@ class Capacity:
     def note(self, share: Share, now: float, is_anchor: bool, seconds: float) -> None:
         """Note a frame of a stream."""
         share.note(now, is_anchor, seconds)
-        self._busy, self._busy_at = self.measured(now) * _LOAD_SECONDS + seconds, now
+        self._busy.note(now, seconds)
 
     def admit(
         self,
@@ -168,6 +175,7 @@ class Capacity:
         fps: float | None = None,
         deadline: float | None = None,
         live: bool = True,
+        room: float = math.inf,
     ) -> Share:
         """Give a stream its share; where streams may be degraded, they are as far as that helps.
 
@@ -176,6 +184,7 @@ class Capacity:
             fps: frames per second that it will send; None claims nothing.
             deadline: seconds that a frame may take.
             live: frames may be dropped.
+            room: workers that it may claim where it runs, besides what all together may.
 
         Raises:
             OverCapacityError: it does not fit.
@@ -187,7 +196,7 @@ class Capacity:
                 f"deadline_ms is {1000 * deadline:.0f}; an anchor of {model} at {precision} is "
                 f"measured to take {1000 * costs.anchor:.0f} ms here, expected at least that",
             )
-        share = Share(self._meter(model, precision), fps, period, live)
+        share = Share(self._meter(model, precision), fps, period, live, room)
         self._fit(share)
         self._shares.add(share)
         return share
@@ -246,7 +255,7 @@ class Capacity:
             return
         for level in range(self._level, len(self._levels)):
             demand = share.demand(self._levels[level])
-            if demand <= self._free(self._levels[level]):
+            if demand <= min(share.room, self._free(self._levels[level])):
                 if level != self._level:
                     self._set_level(level)
                 return
@@ -260,7 +269,7 @@ class Capacity:
         last, costs, fps = self._levels[-1], share.costs, share.fps
         assert costs is not None
         assert fps is not None
-        demand, free = share.demand(last), self._free(last)
+        demand, free = share.demand(last), min(share.room, self._free(last))
         would = math.floor(10 * fps * free / demand) / 10
         fits = f"up to {would:g} would fit" if would > 0 else "no rate would fit now"
         each = 1000 * costs.per_frame(share.period * last.period)

@@ -26,6 +26,7 @@ from service.commands.stream import stream
 from service.commands.train import train
 from service.commands.train_float import train_float
 from service.commands.tune import tune
+from service.commands.workers import workers
 from service.commands.world import world
 
 __all__ = ["app", "main"]
@@ -61,6 +62,7 @@ app.add_typer(clips, name="clips")
 app.add_typer(experiment, name="experiment")
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
+app.add_typer(workers, name="workers")
 
 
 def _print_version(wanted: bool) -> None:

@@ -117,6 +117,7 @@ class ClipWork:
         EngineError: options that the engine refuses.
         ClipError: by `fetch` and `advance`: the clip cannot be read any further.
         DamagedError: the folder does not hold what the checkpoint says.
+        WorkerLost: by `advance`: the state is gone; the checkpoint is not.
         OSError: by everything that writes: there is no room, for one.
     """
 
@@ -158,7 +159,7 @@ class ClipWork:
     @property
     def totals(self) -> StreamTotals:
         """Sums so far, those before the checkpoint included."""
-        return _sum(self._before.totals, self._stream.totals)
+        return self._before.totals.plus(self._stream.totals)
 
     @property
     def fps(self) -> float:
@@ -302,23 +303,6 @@ class ClipWork:
             keypoints=() if out.pose is None else out.pose.keypoints.tolist(),
             skeleton=joints.skeleton if joints else (),
         )
-
-
-def _sum(a: StreamTotals, b: StreamTotals) -> StreamTotals:
-    """The sums of two stretches of one stream."""
-    frames, w8a8 = a.frames + b.frames, a.bops_w8a8 + b.bops_w8a8
-    bops, policy_bops = a.bops + b.bops, a.policy_bops + b.policy_bops
-    bits = a.mean_bits * a.frames + b.mean_bits * b.frames
-    return StreamTotals(
-        frames=frames,
-        anchors=a.anchors + b.anchors,
-        bops=bops,
-        policy_bops=policy_bops,
-        bops_w8a8=w8a8,
-        bops_fp32=a.bops_fp32 + b.bops_fp32,
-        saving=1.0 - (bops + policy_bops) / w8a8 if w8a8 else 0.0,
-        mean_bits=bits / frames if frames else 0.0,
-    )
 
 
 def _figures(frame: ClipFrame, out: StepOutput, infer_ms: float) -> dict[str, Any]:

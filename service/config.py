@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ __all__ = [
     "SECRET",
     "Config",
     "ConfigError",
+    "EngineKind",
     "Settings",
     "doubtful_variables",
     "load_config",
@@ -40,6 +42,13 @@ SECRET = frozenset({"database_url"})
 _MIB = 1 << 20
 _MAX_SHOWN = 80  # characters of a wrong value
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+
+
+class EngineKind(StrEnum):
+    """Where frames are inferred: in the server's process, or by workers of a cluster of Ray."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class ConfigError(ValueError):
@@ -95,6 +104,12 @@ def _exportable(value: HttpUrl) -> HttpUrl:
     return value
 
 
+def _installed(value: EngineKind) -> EngineKind:
+    if value is EngineKind.RAY and find_spec("ray") is None:
+        raise ValueError("this engine needs Ray: pip install 'resq[ray]'")
+    return value
+
+
 class Config(BaseSettings):
     """Settings with their defaults. Times are seconds, sizes bytes unless the name says else."""
 
@@ -116,7 +131,18 @@ class Config(BaseSettings):
     """Where models run: cpu; cuda or cuda:N, a GPU, with the reference backend; or auto, a GPU
     where there is one."""
     threads: Annotated[int, Field(ge=0, le=256)] = 0
-    """Frames that are inferred at the same time; 0 takes one per usable core."""
+    """Frames that are inferred at the same time; 0 takes one per usable core. Of the engine `ray`,
+    those of each worker, which takes as many CPUs; 0 takes one."""
+    engine: Annotated[EngineKind, AfterValidator(_installed)] = EngineKind.LOCAL
+    """Where frames are inferred: local, in this process, or ray, by workers of a cluster, which
+    needs the extra `ray`."""
+    ray_address: str | None = None
+    """Of the cluster, host:port of its head, or auto for the one of this machine; left out, one is
+    started on this machine that ends with the server."""
+    ray_workers: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Workers of the engine `ray`."""
+    ray_max_workers: Annotated[int, Field(ge=0, le=1000)] = 0
+    """How many there may be when streams need more; 0 never takes more than ray_workers."""
     log_level: LogLevel = LogLevel.INFO
     """What is logged: debug, info, warning or error, and what is worse."""
     log_format: LogFormat = LogFormat.TEXT

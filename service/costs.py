@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ["Costs", "Meter"]
+__all__ = ["Busy", "Costs", "Meter"]
 
 _SAMPLES = 32  # frames of a kind that the figures are taken from
+_LOAD_SECONDS = 5.0  # over which the measured load is averaged
 _LATE_SAMPLES, _FEWEST = 8, 3  # the last of a kind that tell what the next will take
 
 
@@ -24,6 +25,21 @@ class Costs:
     def per_frame(self, period: int) -> float:
         """The average of a period."""
         return (self.anchor + (period - 1) * self.residual) / period
+
+
+class Busy:
+    """How many workers were busy lately, an average that forgets. Times are passed in."""
+
+    def __init__(self) -> None:
+        self._seconds, self._at = 0.0, 0.0
+
+    def note(self, now: float, seconds: float) -> None:
+        """Somebody worked for so long, until now."""
+        self._seconds, self._at = self.measured(now) * _LOAD_SECONDS + seconds, now
+
+    def measured(self, now: float) -> float:
+        """Workers that were busy."""
+        return self._seconds * math.exp(-(now - self._at) / _LOAD_SECONDS) / _LOAD_SECONDS
 
 
 class Meter:

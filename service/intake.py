@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 from service.decoder import Decoded, is_idr
-from service.decoder_process import DecoderPool, StreamDecoder
+from service.engine import Decoder, Kept
 from service.pictures import DecodeError, Limits, Picture, decode_rgb
 from service.protocol import Flags, Frame
 from service.queues import Closed, Queue
@@ -36,7 +36,7 @@ class Ready:
     received: float
     decode_start: float
     decoded: float
-    image: Picture
+    image: Picture | Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,10 @@ class Intake:
             order than it decodes them; the oldest beyond gets no picture. Fewer than the client
             may have on their way, or it could wait for an answer forever.
         limits: of a frame.
-        pool: where the process that decodes comes from.
+        decoder: not opened yet; None of raw pictures.
         drop: told of every frame that gets no picture: seq, reason, message.
+        waits: encoded video begins at an IDR that has to come yet; what comes before is dropped
+            unseen.
     """
 
     def __init__(
@@ -67,22 +69,23 @@ class Intake:
         size: int,
         held: int,
         limits: Limits,
-        pool: DecoderPool,
+        decoder: Decoder | None,
         drop: Drop,
+        waits: bool = False,
     ) -> None:
         self._live, self._limits, self._drop = live, limits, drop
         self._codec = kind if kind == "h264" or kind == "vp8" else None
-        self._decoder = None if kind == "rgb" else StreamDecoder(pool, kind, limits)
+        self._decoder = decoder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="resq-decode")
         newest_encoded = live and self._codec is None
         self._waiting: Queue[_Arrival] = Queue(1 if newest_encoded else size)
         self._pictures: Queue[Ready] = Queue(1)
         self._held: dict[int, _Arrival] = {}
         self._max_held = min(held, _MAX_HELD)
-        self._skipping, self._carried = False, Flags.NONE
+        self._skipping, self._carried = waits, Flags.NONE
 
     async def open(self) -> None:
-        """Have a decoder ready before the first frame. Raises DecoderLost."""
+        """Have a decoder ready before the first frame. Raises DecoderLost, or WorkerLost."""
         if self._decoder is not None:
             await in_thread(self._thread, self._decoder.open)
 
@@ -124,7 +127,7 @@ class Intake:
         """Decode until `end`, one frame at a time, off the event loop.
 
         Raises:
-            DecoderLost: the stream's decoder is gone; frames inside are not answered.
+            DecoderLost, WorkerLost: the stream's decoder is gone; frames inside are not answered.
         """
         try:
             while True:
@@ -158,21 +161,20 @@ class Intake:
             del self._held[seq]
             self._drop(seq, "no_picture", "the codec gave no picture for this frame")
 
-    def _pictures_of(self, frame: Frame) -> list[Decoded]:
+    def _pictures_of(self, frame: Frame) -> Sequence[Decoded | Kept]:
         if self._decoder is not None:
             return self._decoder.decode(frame.body, frame.seq)
         image = decode_rgb(frame.body, frame.meta.get("shape"), self._limits)
         return [Decoded(frame.seq, image)]
 
-    async def _hand_out(self, picture: Decoded, start: float) -> None:
+    async def _hand_out(self, picture: Decoded | Kept, start: float) -> None:
         arrival = self._held.pop(picture.seq, None)
         if arrival is None:
             return
         frame = arrival.frame
         now = time.perf_counter()
-        ready = Ready(
-            frame.seq, frame.pts_us, frame.flags, arrival.received, start, now, picture.image
-        )
+        image = picture.image if isinstance(picture, Decoded) else picture
+        ready = Ready(frame.seq, frame.pts_us, frame.flags, arrival.received, start, now, image)
         if not self._live:
             await self._pictures.put(ready)
             return

@@ -1,4 +1,5 @@
-"""Uploaded clips: a bounded queue of jobs, worked off one after another below live streams.
+"""Uploaded clips: a bounded queue of jobs, worked off in turn below live streams, as many at the
+same time as the engine takes.
 
 What the store remembers, a server that starts goes on with.
 """
@@ -25,12 +26,12 @@ from service.config import Config
 from service.decoder import ClipError, ClipLimits
 from service.decoder_process import DecoderPool
 from service.durable import DamagedError, disk_full, put_in_place, write_in_place
-from service.engine import Engine, EngineError, StreamSpec
+from service.engine import Engine, EngineError, Priority, StreamSpec, WorkerLost
 from service.job_store import JobStore, Record, StoreError
 from service.logs import noted
 from service.metrics import Metrics
 from service.pictures import Limits
-from service.scheduler import Priority, Scheduler
+from service.scheduler import Scheduler
 
 __all__ = ["Job", "JobState", "Jobs", "JobsFullError"]
 
@@ -39,6 +40,7 @@ _ID = re.compile(r"[0-9a-f]{16}")
 _SPEC, _CHECKPOINT = TypeAdapter(StreamSpec), TypeAdapter(Checkpoint)
 _MAX_INTERRUPTIONS = 3
 _RETRY_SECONDS = 2.0  # for what the store or the disk refused
+_RELAY_SECONDS = 0.5  # before a job whose worker was lost is worked on again
 
 
 class JobState(StrEnum):
@@ -132,8 +134,8 @@ class Job:
         """The whole clip."""
         return self.folder / "clip"
 
-    def interrupted(self) -> None:
-        """A server died while it worked on this job: queue it again, unless that is no use."""
+    def interrupted(self, who: str = "the server") -> None:
+        """Who worked on this job died: queue it again, unless that is no use."""
         frame = self.checkpoint.frames if self.checkpoint else 0
         same = self.interruptions and self.interrupted_at == frame
         self.interruptions = self.interruptions + 1 if same else 1
@@ -142,7 +144,7 @@ class Job:
         if self.interruptions >= _MAX_INTERRUPTIONS:
             self.state, self.ended = JobState.FAILED, time.time()
             self.error = (
-                f"the server died {self.interruptions} times in a row on the frames from {frame} "
+                f"{who} died {self.interruptions} times in a row on the frames from {frame} "
                 "on; the clip is not tried again"
             )
 
@@ -203,7 +205,7 @@ class Jobs:
         self._decoders, self._store = decoders, store
         self._unsaved: set[Job] = set()
         self._folder = config.data_dir.resolve() / "clips"
-        self._lane = scheduler.lane(Priority.CLIP)
+        self._scheduler = scheduler
         self._jobs: dict[str, Job] = {}
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
@@ -317,24 +319,30 @@ class Jobs:
         await asyncio.to_thread(shutil.rmtree, job.folder, ignore_errors=True)
 
     async def _work(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                await self._save_rest()
-                await self._retain()
-            except Exception:  # the jobs that wait are worked off all the same
-                _log.exception("old clips could not be looked after")
-            waiting = [job for job in self._jobs.values() if job.state is JobState.QUEUED]
-            if waiting:
-                with noted(job=waiting[0].id):
-                    await self._run(waiting[0])
-                continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._seconds_idle())
+        async with asyncio.TaskGroup() as running:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._save_rest()
+                    await self._retain()
+                except Exception:  # the jobs that wait are worked off all the same
+                    _log.exception("old clips could not be looked after")
+                jobs = self._jobs.values()
+                waiting = [j for j in jobs if j.state is JobState.QUEUED and not j.cancelled]
+                free = self._engine.clips - sum(job.state is JobState.RUNNING for job in jobs)
+                for job in waiting[: max(0, free)]:
+                    self._become(job, JobState.RUNNING)
+                    running.create_task(self._run(job))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._seconds_idle())
 
     async def _run(self, job: Job) -> None:
+        with noted(job=job.id):
+            await self._work_on(job)
+        self._wake.set()
+
+    async def _work_on(self, job: Job) -> None:
         error: str | None = None
-        self._become(job, JobState.RUNNING)
         try:
             await asyncio.to_thread(self._store.save, job.record())
             await self._advance(job)
@@ -343,6 +351,10 @@ class Jobs:
         except StoreError as refused:
             _log.warning("clip %s: %s", job.id, refused)
             error = refused.public
+        except WorkerLost as lost:
+            error = await self._queue_again(job, lost)
+            if error is None:
+                return
         except asyncio.CancelledError:
             self._become(job, JobState.QUEUED)  # parked at its checkpoint
             await self._save(job)
@@ -362,6 +374,22 @@ class Jobs:
             self._unsaved.add(job)
             self._become(job, JobState.FAILED)
 
+    async def _queue_again(self, job: Job, lost: WorkerLost) -> str | None:
+        """Queue a job whose worker is gone at its checkpoint; gives the reason where it ends."""
+        _log.warning("clip %s goes on with another worker: %s", job.id, lost)
+        try:
+            await asyncio.to_thread(job.cut_back)
+        except OSError as error:
+            return f"the files of the clip cannot be used ({error.strerror})"
+        await asyncio.sleep(_RELAY_SECONDS)
+        if lost.reason == "worker_lost":
+            job.interrupted("a worker")
+            if job.finished:
+                return job.error
+        self._become(job, JobState.QUEUED)
+        await self._save(job)
+        return None
+
     async def _end(self, job: Job, error: str | None) -> None:
         state = JobState.FAILED if error else JobState.DONE
         if job.cancelled:
@@ -377,8 +405,9 @@ class Jobs:
     async def _advance(self, job: Job) -> None:
         # decoding waits outside the lane: a decoder that hangs holds up no stream's inference
         clip = await asyncio.to_thread(self._decoders.open_clip, job.upload, self._limits)
+        lane = self._scheduler.lane(Priority.CLIP)
         try:
-            work = await self._lane.run(
+            work = await lane.run(
                 lambda: ClipWork(self._engine, job.spec, clip, job.folder, job.checkpoint)
             )
         except BaseException:
@@ -387,7 +416,7 @@ class Jobs:
         try:
             job.expected = work.expected
             while not job.cancelled and await asyncio.to_thread(work.fetch):
-                await self._lane.run(work.advance)
+                await lane.run(work.advance)
                 job.results = work.results
                 if work.latest is not None:
                     self._metrics.inferred(job.spec.model, work.latest)
@@ -396,11 +425,11 @@ class Jobs:
                     await asyncio.to_thread(self._store.save, job.record())
                 job.notify()
             if not job.cancelled:
-                report = await self._lane.run(work.finish)
+                report = await lane.run(work.finish)
                 await asyncio.to_thread(write_in_place, job.folder / REPORT, json.dumps(report))
                 job.checkpoint = work.checkpoint
         finally:
-            await self._lane.idle()
+            await lane.idle()
             await asyncio.shield(asyncio.to_thread(work.close))
 
     async def _save(self, job: Job, state: JobState | None = None) -> bool:

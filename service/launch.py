@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 __all__ = ["Launched", "launch", "wait_ready"]
 
-_READY_SECONDS = 120.0
+_READY_SECONDS = 300.0  # workers elsewhere start first, on a machine that others use as well
 
 
 @dataclass(frozen=True, slots=True)

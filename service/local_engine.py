@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,12 +29,23 @@ from resq_core.naming import not_known
 from resq_core.pipelines import Pipeline, PosePipeline, QuantizedStm, SegmentationPipeline
 from resq_core.tasks import Box, Pose
 from resq_core.zoo import ModelCard, Shelf
-from service.engine import EngineError, FrameError, StepOutput, StreamSpec, StreamTotals
+from service.engine import (
+    Answer,
+    Ask,
+    EngineError,
+    FrameError,
+    Kept,
+    StepOutput,
+    StreamSpec,
+    StreamTotals,
+    WorkerLost,
+)
 from service.messages import Bops, PoseStart, StreamUpdate, VosStart
 from service.objects import ObjectStream
-from service.pictures import Picture
+from service.pictures import Limits, Picture
+from service.results import encode_blobs
 
-__all__ = ["LocalEngine", "LocalStream", "Model", "open_shelves", "shelf_models"]
+__all__ = ["LocalEngine", "LocalStream", "Model", "open_shelves", "shelf_engine", "shelf_models"]
 
 _MAX_MODELS = 64
 _MAX_VARIANTS = 16
@@ -85,6 +98,28 @@ def _load(shelf: Shelf, name: str, backend: Backend, device: str) -> QuantizedMo
     return shelf.load(name, backend=backend, device=device)
 
 
+def shelf_engine(
+    folder: Path | None,
+    backend: Backend,
+    device: str,
+    torch_threads: int,
+    max_active: float | None,
+) -> LocalEngine:
+    """An engine of the package's models and those of a folder.
+
+    Args:
+        folder: as of `open_shelves`.
+        backend: what shall run them.
+        device: where; see `resq_core.device`.
+        torch_threads, max_active: as of `LocalEngine`.
+
+    Raises:
+        FileNotFoundError, SavedModelError: as `open_shelves`, `shelf_models`.
+    """
+    models = shelf_models(*open_shelves(folder), backend=backend, device=device)
+    return LocalEngine(models, torch_threads, max_active)
+
+
 class LocalEngine:
     """Runs models in this process; weights are loaded once and shared by all streams.
 
@@ -111,6 +146,23 @@ class LocalEngine:
         if torch_threads is not None:
             torch.set_num_threads(torch_threads)
 
+    @property
+    def slots(self) -> None:
+        """None: the threads of this server infer."""
+        return None
+
+    @property
+    def clips(self) -> int:
+        """One clip at a time."""
+        return 1
+
+    def share(self, streams: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+        """No other server uses this engine."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to do: streams free themselves."""
+
     def models(self) -> tuple[ModelCard, ...]:
         """Cards of the models on offer."""
         return tuple(model.card for model in self._models.values())
@@ -132,7 +184,7 @@ class LocalEngine:
             if given is not None and card.task != task:
                 raise EngineError(task, f"{card.name} does {card.task}; it takes no {task} options")
         try:
-            return LocalStream(card.name, self._pipeline(card, spec), self._note)
+            return LocalStream(card, self._pipeline(card, spec), self._note)
         except (PrecisionError, CalibrationError) as error:
             words = card.offers(spec.precision or "", error)
             raise EngineError("precision", words) from error
@@ -182,9 +234,10 @@ class LocalStream:
     """An `EngineStream` of this process."""
 
     def __init__(
-        self, model: str, pipeline: Pipeline, note: Callable[[str, Serving], None]
+        self, card: ModelCard, pipeline: Pipeline, note: Callable[[str, Serving], None]
     ) -> None:
-        self._model, self._pipeline, self._note = model, pipeline, note
+        self._card, self._model = card, card.name
+        self._pipeline, self._note = pipeline, note
 
     @property
     def spec(self) -> StreamSpec:
@@ -219,6 +272,14 @@ class LocalStream:
         """Bytes of state held."""
         return self._pipeline.nbytes
 
+    @property
+    def room(self) -> float:
+        """Infinite: the server's threads work for any stream."""
+        return math.inf
+
+    def claim(self, slots: float) -> None:
+        """Nobody else asks."""
+
     def step(self, image: Picture, bit_map: bool, layers: bool, anchor: str | None) -> StepOutput:
         """Run a frame; `anchor` is a reason to run it as a ResQ keyframe. Raises FrameError."""
         try:
@@ -242,6 +303,23 @@ class LocalStream:
             layers=None if r.layers is None else [_facts(layer) for layer in r.layers],
             backend=r.backend,
         )
+
+    def answer(self, image: Picture | Kept, ask: Ask) -> Answer:
+        """Run a frame at once and encode its result. Raises FrameError."""
+        assert not isinstance(image, Kept)
+        start = time.perf_counter()
+        out = self.step(image, ask.outputs.bit_map, ask.layers, ask.anchor)
+        inferred = time.perf_counter()
+        background = 0 if self._card.task == "vos" else None
+        blobs = tuple(encode_blobs(out, ask.outputs, self._card.colours, background))
+        return Answer(out, blobs, inferred - start, time.perf_counter() - inferred)
+
+    def decoder(self, kind: object, limits: Limits) -> None:
+        """None: the server decodes."""
+
+    def restore(self) -> None:
+        """A process has one engine. Raises WorkerLost."""
+        raise WorkerLost("this engine has no other worker")
 
     def update(self, changes: StreamUpdate) -> None:
         """Change options from the next frame on. Raises EngineError."""

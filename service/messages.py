@@ -245,10 +245,12 @@ class Stats(_Message):
 
 
 class Reset(_Message):
-    """Server: stream state was lost; the next frame runs as an anchor."""
+    """Server: stream state was lost; the next frame runs as an anchor. idr: of encoded video what
+    comes before the next IDR is dropped, so the sender had better make one at once."""
 
     type: Literal["stream.reset"] = "stream.reset"
     reason: str
+    idr: bool = False
 
 
 class Ended(_Message):

@@ -42,6 +42,11 @@ class Outbox:
         """More texts wait than any reading client lets pile up."""
         return len(self._items) - self._results > MAX_TEXTS
 
+    @property
+    def seqs(self) -> frozenset[int]:
+        """Of the results that wait."""
+        return frozenset(item.meta.seq for item in self._items if isinstance(item, Result))
+
     def text(self, text: str) -> None:
         """Append a text message."""
         self._items.append(text)

@@ -148,6 +148,11 @@ class ServerProtocol:
         """Frames that were received and not answered yet."""
         return len(self._open)
 
+    @property
+    def open_frames(self) -> frozenset[int]:
+        """Their seqs."""
+        return frozenset(self._open)
+
     def receive_text(self, text: str) -> Event | None:
         """A text message; None where the connection no longer listens."""
         if self.state is State.CLOSED:

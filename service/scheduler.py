@@ -8,23 +8,15 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
 from typing import Any, TypeVar
 
+from service.engine import Priority
 from service.threads import thread_pool
 
-__all__ = ["Lane", "Priority", "Scheduler"]
+__all__ = ["Lane", "Scheduler"]
 
 T = TypeVar("T")
-
-
-class Priority(IntEnum):
-    """Work of a lower number goes first: frames within a declared rate, other live ones, clips."""
-
-    RESERVED = 0
-    LIVE = 1
-    CLIP = 2
 
 
 @dataclass(slots=True)

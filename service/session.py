@@ -16,7 +16,7 @@ from service.admission import open_stream
 from service.capacity import OverCapacityError
 from service.connection import Connection
 from service.decoder_process import DecoderLost
-from service.engine import EngineError
+from service.engine import EngineError, WorkerLost
 from service.logs import note
 from service.messages import StreamStart
 from service.outbound import ForbiddenHostError
@@ -143,8 +143,7 @@ class Session:
         transport = self._connection.transport
         async with asyncio.TaskGroup() as group:
             loops = (
-                running.decode(),
-                running.infer(),
+                running.work(),
                 running.report(),
                 running.send(transport),
                 self._listen(running, transport),
@@ -189,7 +188,7 @@ class Session:
         transport = self._connection.transport
         try:
             await running.open()
-        except DecoderLost as lost:
+        except (DecoderLost, WorkerLost) as lost:
             refused = self._protocol.refuse(lost.reason, str(lost), close=Close.INTERNAL)
             return await self._refuse(transport, refused)
         await transport.send(self._protocol.started(running.started(self._slot, resumed)))
@@ -259,6 +258,9 @@ class Session:
         except OverCapacityError as error:
             self._services.metrics.rejects.labels("capacity").inc()
             return refuse("over_capacity", str(error), error.field, Close.FULL)
+        except WorkerLost as error:
+            self._services.metrics.rejects.labels("no_worker").inc()
+            return refuse("no_worker", str(error), close=Close.FULL)
         config, hosts = self._services.config, self._services.hosts
         taps = Taps(name, open_sinks(name, options.sinks, config, hosts))
         return ActiveStream(
@@ -308,7 +310,7 @@ class Session:
             elif isinstance(event, UpdateRequested):
                 running.update(event.options)
             elif isinstance(event, EndRequested):
-                running.intake.end()
+                running.end()
             elif isinstance(event, Refused):
                 running.outbox.text(dump(event.error))
                 if event.close is not None:

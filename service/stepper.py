@@ -7,14 +7,13 @@ import time
 from collections import deque
 from typing import Any
 
-from resq_core.zoo import ModelCard
 from service.degrade import Effects
-from service.engine import EngineError, EngineStream
+from service.engine import Ask, EngineError, EngineStream, Priority, WorkerLost
 from service.intake import Ready
 from service.messages import MAX_PERIOD, Degraded, StreamStart, StreamUpdate, Timings
 from service.outbox import Result
 from service.protocol import Flags
-from service.results import encode_blobs, result_meta
+from service.results import result_meta
 
 __all__ = ["Stepper"]
 
@@ -30,7 +29,6 @@ class Stepper:
     Args:
         stream: in an engine.
         options: of the client.
-        card: of the model.
 
     Attributes:
         refused: updates that the engine refused; whoever tells the client clears it.
@@ -39,15 +37,8 @@ class Stepper:
         cpu_seconds: of the worker's thread, for the last frame and its result.
     """
 
-    def __init__(
-        self,
-        stream: EngineStream,
-        options: StreamStart,
-        card: ModelCard,
-    ) -> None:
-        self._stream, self._palette = stream, card.colours
-        self._background = 0 if card.task == "vos" else None
-        self._outputs = options.outputs
+    def __init__(self, stream: EngineStream, options: StreamStart) -> None:
+        self._stream, self._outputs = stream, options.outputs
         self._deadline = None if options.deadline_ms is None else options.deadline_ms / 1000
         spec = stream.spec
         assert spec.period is not None
@@ -66,7 +57,12 @@ class Stepper:
         self._updates.append(options)
 
     def step(
-        self, ready: Ready, anchor: str | None, effects: Effects, expected: float
+        self,
+        ready: Ready,
+        anchor: str | None,
+        effects: Effects,
+        expected: float,
+        priority: Priority = Priority.LIVE,
     ) -> Result | None:
         """Run a frame; None where it is too late for it, or will be when it is done.
 
@@ -75,40 +71,50 @@ class Stepper:
             anchor: a reason to run it as an anchor.
             effects: what is taken from the stream.
             expected: seconds that it will take.
+            priority: where the engine has others wait as well.
 
         Raises:
             FrameError: the model cannot run on it.
+            WorkerLost: the stream's state is gone.
         """
         while self._updates:
             self._apply(self._updates.popleft())
         self._degrade(effects)
         outputs, start, busy = self._outputs, time.perf_counter(), time.thread_time()
-        if self._deadline is not None and start + expected > ready.received + self._deadline:
-            return None
+        within = None
+        if self._deadline is not None:
+            within = ready.received + self._deadline - expected - start
+            if within < 0:
+                return None
         sample = start - self._sampled > _SAMPLE_SECONDS
-        layers = outputs.layers or sample
-        out = self._stream.step(ready.image, outputs.bit_map, layers, anchor)
-        inferred = time.perf_counter()
+        ask = Ask(outputs, outputs.layers or sample, anchor, priority, within)
+        answer = self._stream.answer(ready.image, ask)
+        if answer is None:
+            return None
+        out, worked = answer.out, answer.infer + answer.encode
         if sample and not out.is_anchor:
             self.layers, self._sampled = out.layers, start
-        named = encode_blobs(out, outputs, self._palette, self._background)
         self.cpu_seconds = time.thread_time() - busy
         timings = Timings(
-            receive=_ms(ready.received, ready.decode_start),
-            decode=_ms(ready.decode_start, ready.decoded),
-            queue=_ms(ready.decoded, start),
-            infer=_ms(start, inferred),
-            encode=_ms(inferred, time.perf_counter()),
+            receive=_ms(ready.decode_start - ready.received),
+            decode=_ms(ready.decoded - ready.decode_start),
+            # on its way to a worker and back as well, where that is elsewhere
+            queue=_ms(max(0.0, time.perf_counter() - ready.decoded - worked)),
+            infer=_ms(answer.infer),
+            encode=_ms(answer.encode),
         )
-        blobs = tuple(blob for blob, _ in named)
+        blobs = tuple(blob for blob, _ in answer.blobs)
         meta = result_meta(ready.seq, ready.pts_us, out, timings, blobs, self.degraded)
-        return Result(meta, tuple(data for _, data in named), ready.flags & Flags.LAST)
+        return Result(meta, tuple(data for _, data in answer.blobs), ready.flags & Flags.LAST)
 
     def _apply(self, update: StreamUpdate) -> None:
         try:
             self._stream.update(update)
         except EngineError as error:
             self.refused.append(error)
+        except WorkerLost:
+            self._updates.appendleft(update)  # for the next worker
+            raise
         else:
             self._outputs = update.outputs or self._outputs
             self.period = update.period or self.period
@@ -131,5 +137,5 @@ class Stepper:
             )
 
 
-def _ms(start: float, end: float) -> float:
-    return round((end - start) * 1000, 3)
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

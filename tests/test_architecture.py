@@ -77,6 +77,10 @@ RULES = {
     "only the job store imports SQLAlchemy": lambda p: (
         uses(p, "sqlalchemy") and not inside(p, "service/job_store.py")
     ),
+    "only the cluster imports Ray, and only the commands that ask for it the cluster": lambda p: (
+        (uses(p, "ray") and not inside(p, "service/cluster/"))
+        or (uses(p, "service.cluster") and not inside(p, "service/cluster/", "service/commands/"))
+    ),
     "only traces import OpenTelemetry": lambda p: (
         uses(p, "opentelemetry") and not inside(p, "service/traces.py")
     ),

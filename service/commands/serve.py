@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,12 @@ import typer
 
 from resq_core.backends import Backend
 from service.commands.shared import Device
+from service.config import EngineKind
 from service.logs import LogLevel
 
 if TYPE_CHECKING:
     from service.config import Config
+    from service.engine import Engine
 
 __all__ = ["serve"]
 
@@ -27,6 +30,13 @@ def serve(
     threads: Annotated[int | None, typer.Option(help="Frames inferred at the same time.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
     device: Device = None,
+    engine: Annotated[EngineKind | None, typer.Option(help="Where frames are inferred.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Cluster of the engine ray, such as auto.")
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option("--workers", "--ray-workers", help="Workers of the engine ray.")
+    ] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="Else RESQ_LOG_LEVEL.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     print_config: Annotated[
@@ -47,6 +57,9 @@ def serve(
         threads=threads,
         backend=backend,
         device=device,
+        engine=engine,
+        ray_address=ray_address,
+        ray_workers=ray_workers,
         log_level=log_level,
         log_format="json" if as_json else None,
     )
@@ -60,7 +73,6 @@ def _run(config: Config) -> None:
     from resq_core.backends.choice import serving_here
     from resq_core.device import checked_device
     from service.config import doubtful_variables
-    from service.local_engine import LocalEngine, open_shelves, shelf_models
     from service.logs import set_up_logs
     from service.server import Server
 
@@ -68,19 +80,29 @@ def _run(config: Config) -> None:
     for words in doubtful_variables():
         _log.warning(words)
     here = serving_here(config.backend, checked_device(config.device))
-    shelves = open_shelves(config.models_dir)
-    models = shelf_models(*shelves, backend=config.backend, device=config.device)
-    engine = LocalEngine(models, config.threads_per_frame, config.max_active)
+    engine = _engine(config)
     engine.card(config.model)  # a wrong name ends it here, not at the first stream
     server = Server(config, engine, config.log_level)
     why = f" ({here.reason})" if here.reason else ""
-    _log.info(
-        "ResQ on http://%s:%d, backend %s%s, %d x %d threads",
-        config.host,
-        config.port,
-        here.backend,
-        why,
-        config.workers,
-        config.threads_per_frame,
-    )
-    server.run()
+    backend = f"backend {here.backend}{why}, {config.workers} x {config.threads_per_frame} threads"
+    if config.engine is EngineKind.RAY:
+        backend = f"workers of Ray {f'at {config.ray_address}' if config.ray_address else 'here'}"
+    _log.info("ResQ on http://%s:%d, %s", config.host, config.port, backend)
+    try:
+        server.run()
+    finally:
+        engine.close()
+
+
+def _engine(config: Config) -> Engine:
+    from service.local_engine import shelf_engine
+
+    folder = None if config.models_dir is None else config.models_dir.resolve()
+    make = partial(shelf_engine, folder, config.backend, config.device)
+    if config.engine is EngineKind.LOCAL:
+        return make(config.threads_per_frame, config.max_active)
+    from service.cluster.joining import join  # an extra of the package
+
+    here = make(1, None)
+    here.card(config.model)  # before any worker starts
+    return join(config, here.models(), partial(make, 1, config.max_active))

@@ -18,13 +18,12 @@ from starlette.types import Message
 
 from resq_core.errors import OptionError
 from service.durable import disk_full
-from service.engine import EngineError, StreamSpec
+from service.engine import EngineError, Priority, StreamSpec, WorkerLost
 from service.errors import Problem
 from service.jobs import Job, JobsFullError, JobState
 from service.messages import PoseStart, VosStart, parse_box
 from service.routes.answers import ClipInfo, ClipList, binary, ndjson, problems
 from service.routes.context import Context, Here
-from service.scheduler import Priority
 
 __all__ = ["router"]
 
@@ -103,6 +102,8 @@ async def post_clip(
         await asyncio.shield(here.jobs.delete(job))
         if isinstance(error, EngineError):
             raise _bad_options(error) from error
+        if isinstance(error, WorkerLost):
+            raise Problem(503, "no_worker", str(error), {"retry-after": "5"}) from error
         if isinstance(error, OSError) and disk_full(error):
             detail = f"the clip does not fit on the disk of the server ({error.strerror})"
             raise Problem(507, "disk_full", detail) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -19,7 +20,9 @@ __all__ = ["Context", "Here"]
 
 @dataclass(slots=True)
 class Context:
-    """One server's parts. `ready` turns true after warm-up."""
+    """One server's parts. `ready` turns true after warm-up; `elsewhere` has the streams of other
+    servers that share the engine, described, by id.
+    """
 
     services: Services
     registry: Registry
@@ -27,6 +30,7 @@ class Context:
     access: Access
     pulls: Pulls
     ready: bool = False
+    elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def _context(connection: HTTPConnection) -> Context:

@@ -130,9 +130,10 @@ async def list_streams(request: Request, here: Here) -> dict[str, Any]:
     caller: Caller = request.state.caller
     everyone = here.registry.sessions.values()
     sessions = everyone if caller.is_admin else here.registry.of(caller.name)
+    others = here.elsewhere.values() if caller.is_admin else ()
     return {
         "all": caller.is_admin,
-        "streams": [s.describe() for s in sessions],
+        "streams": [*(s.describe() for s in sessions), *others],
         "load": here.services.capacity.describe(time.perf_counter()),
     }
 
@@ -144,7 +145,9 @@ async def list_streams(request: Request, here: Here) -> dict[str, Any]:
     responses=problems(404),
 )
 async def get_stream(name: str, here: Here) -> dict[str, Any]:
-    """One active stream."""
+    """One active stream, of this server or of one that shares its workers."""
+    if name in here.elsewhere and name not in here.registry.sessions:
+        return dict(here.elsewhere[name])
     return _find(here, name).describe()
 
 

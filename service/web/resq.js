@@ -44,6 +44,7 @@
  * @property {(result: Result) => void} [result]
  * @property {(drop: {seq: number, reason: string, message?: string}) => void} [drop] no result for this frame
  * @property {(stats: any) => void} [stats] totals, every now and then
+ * @property {(reset: {reason: string, idr: boolean}) => void} [reset] the server lost the stream's state and goes on with an anchor; idr: encoded video had better begin anew
  * @property {(why: "broken" | "shutdown") => void} [waiting] the connection is gone; the client tries to come back
  * @property {(started: any) => void} [resumed] the same stream goes on
  * @property {(started: any) => void} [restarted] a new stream with the same options: the server lost the old one
@@ -191,6 +192,7 @@ export class ResqStream {
       this.answered(message.seq);
       this.call("drop", message);
     } else if (message.type === "stats") this.call("stats", message);
+    else if (message.type === "stream.reset") this.call("reset", message);
     else if (message.type === "error") this.refused(message);
     else if (message.type === "stream.ended" && !(message.reason === "shutdown" && this.renew && !this.ending)) {
       this.finish();

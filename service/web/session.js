@@ -57,6 +57,7 @@ export class Session {
       result: (result) => this.show(result),
       drop: ({ seq, reason }) => this.drop(seq, reason),
       stats: (stats) => this.displays.degraded(stats.degraded),
+      reset: ({ idr }) => idr && this.encoder.restart(),
       problem: (problem) => {
         if (problem.fatal) this.close();
         this.events.problem(problem);

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, closing
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -32,6 +34,9 @@ from service.server import Server, running
 from tests.resq_core.models.golden import fill
 from tests.service.browsing import chromium, draw_camera
 from tests.service.prometheus import Prometheus, StartPrometheus
+
+if TYPE_CHECKING:
+    from tests.service.raying import Cluster
 
 SIZE = (48, 64)
 
@@ -214,9 +219,35 @@ class SlowStream(LocalStream):
             self.running.release()
 
 
+@pytest.fixture(scope="session")
+def cluster(
+    quantized: QuantizedModel,
+    quantized_pose: QuantizedModel,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Cluster]:
+    """Workers of Ray with the tiny models, which start when a test first asks for them."""
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'resq[ray]'")
+    from tests.service.raying import Cluster
+
+    folder = tmp_path_factory.mktemp("cluster")
+    quantized.save(folder / "tiny.resq")
+    quantized_pose.save(folder / "marker.resq")
+    with closing(Cluster(folder, [CARD, POSE_CARD])) as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def engine(quantized: QuantizedModel, quantized_pose: QuantizedModel) -> SlowEngine:
-    return SlowEngine(quantized, pose=quantized_pose)
+def engine(
+    quantized: QuantizedModel, quantized_pose: QuantizedModel, request: pytest.FixtureRequest
+) -> Iterator[SlowEngine]:
+    """TEST_ENGINE=ray takes one whose worker is elsewhere."""
+    if os.environ.get("TEST_ENGINE") != "ray":
+        yield SlowEngine(quantized, pose=quantized_pose)
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    with closing(cluster.engine(workers=1)) as remote:
+        yield cast(SlowEngine, remote)  # it has all that tests ask of one
 
 
 @pytest.fixture

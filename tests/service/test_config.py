@@ -183,3 +183,12 @@ def test_a_mistyped_variable_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> 
     assert doubtful_variables() == [
         "RESQ_PEROID is no setting and changes nothing; did you mean RESQ_PERIOD?"
     ]
+
+
+def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.config.find_spec", lambda _: None)
+    monkeypatch.setenv("RESQ_ENGINE", "ray")
+    with pytest.raises(ConfigError, match=r"RESQ_ENGINE is .*: .*pip install 'resq\[ray\]'"):
+        load_settings(None)
+    monkeypatch.setenv("RESQ_ENGINE", "local")
+    assert load_settings(None).config.engine == "local"

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.engine import Priority
 from service.outbox import MAX_TEXTS, Outbox
 from service.queues import Closed, Queue
 from service.registry import DuplicateIdError, FullError, Registry
-from service.scheduler import Priority, Scheduler
+from service.scheduler import Scheduler
 
 
 @pytest.fixture

@@ -1,0 +1,147 @@
+"""A cluster of Ray whose gateway, machine and head die under load, in this order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from benchmarks.ledger import CountedStream, Refused, counted
+from service.launch import Launched
+from service.messages import StreamStart
+from tests.chaos.conftest import PLAIN, Box, feed
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'resq[ray]'")
+pytestmark = pytest.mark.chaos
+PORT = 16379
+
+
+def node(*options: str) -> subprocess.Popen[bytes]:
+    """A node of the cluster, in a session of its own."""
+    ray = str(Path(sys.executable).parent / "ray")
+    common = ["--object-store-memory=100000000", "--disable-usage-stats", "--block"]
+    return subprocess.Popen([ray, "start", *options, *common], start_new_session=True)
+
+
+def below(process: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
+    """Processes of a node by what they are."""
+    every = psutil.Process(process.pid).children(recursive=True)
+    return [p for p in every if name in " ".join(p.cmdline()[:1])]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A head without CPUs, and two nodes with one each."""
+    head = node("--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")
+    started = [head]
+    try:
+        deadline = time.monotonic() + 60
+        while not below(head, "raylet"):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(3)
+        started += [node(f"--address=127.0.0.1:{PORT}", "--num-cpus=1") for _ in range(2)]
+        yield started
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+@pytest.fixture
+def gateway(box: Box, nodes: list[subprocess.Popen[bytes]], tmp_path: Path) -> Callable[..., Any]:
+    """Start a gateway of the cluster."""
+    given = {"engine": "ray", "ray_address": f"127.0.0.1:{PORT}", "ray_workers": 2, "threads": 1}
+    return lambda name: box(data_dir=tmp_path / name, **given)
+
+
+@contextlib.asynccontextmanager
+async def busy(address: str, count: int) -> AsyncIterator[list[CountedStream]]:
+    """Streams that go on whatever happens; their books balance at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(counted(address, StreamStart(outputs=PLAIN)))
+            for _ in range(count)
+        ]
+        feeding = [asyncio.create_task(feed(stream, pause=0.1)) for stream in streams]
+        for stream in streams:
+            await stream.answered(5)
+        yield streams
+        for task in feeding:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for stream in streams:
+            ledger = await stream.end()
+            assert ledger.problems(whole=True) == []
+            assert set(ledger.reasons) <= {"superseded", "worker_lost"}
+
+
+async def until(true: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true"
+        await asyncio.sleep(0.2)
+
+
+async def all_answer(streams: list[CountedStream], seconds: float) -> None:
+    """Every stream gets results again."""
+    before = [len(stream.ledger.results) for stream in streams]
+    both = list(zip(streams, before, strict=True))
+    await until(lambda: all(len(s.ledger.results) >= n + 5 for s, n in both), seconds)
+
+
+def ids(server: Launched) -> set[str]:
+    return {s["id"] for s in httpx.get(f"{server.address}/v1/streams").json()["streams"]}
+
+
+async def test_a_gateway_dies(gateway: Callable[..., Any]) -> None:
+    with gateway("first") as first, gateway("second") as second:
+        async with busy(second.address, 2) as streams:
+            with contextlib.suppress(Exception):
+                async with counted(first.address, StreamStart(id="gone")) as lost:
+                    token = lost.started["resume"]
+                    await until(lambda: "gone" in ids(second), 20)
+                    first.process.kill()
+            await all_answer(streams, 20)
+            await until(lambda: "gone" not in ids(second), 40)
+            with pytest.raises(Refused, match="unknown_stream"):
+                async with counted(second.address, StreamStart(resume=token)):
+                    pass
+
+
+async def test_a_machine_dies(
+    gateway: Callable[..., Any], nodes: list[subprocess.Popen[bytes]]
+) -> None:
+    with gateway("third") as server:
+        async with busy(server.address, 4) as streams:
+            [raylet] = below(nodes[2], "raylet")
+            raylet.kill()
+            await asyncio.sleep(1)
+            await all_answer(streams, 60)
+        assert sum(stream.ledger.reasons.get("worker_lost", 0) for stream in streams) > 0
+
+
+async def test_the_head_dies(
+    gateway: Callable[..., Any], nodes: list[subprocess.Popen[bytes]]
+) -> None:
+    with gateway("fourth") as server:
+        async with busy(server.address, 2) as streams:
+            [store] = below(nodes[0], "gcs_server")
+            store.kill()
+            await asyncio.sleep(3)
+            await all_answer(streams, 20)
+            async with busy(server.address, 1) as more:
+                await all_answer(more, 20)
