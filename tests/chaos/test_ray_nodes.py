@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tests.chaos.conftest import PLAIN, Box, feed
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'resq[ray]'")
 pytestmark = pytest.mark.chaos
-PORT = 16379
+PORT = 6399  # below the range that Ray gives its workers
 
 
 def node(*options: str) -> subprocess.Popen[bytes]:
@@ -42,7 +43,8 @@ def below(process: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """A head without CPUs, and two nodes with one each."""
+    """A head without CPUs, and two nodes with one each; the token of this cluster is its own."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     head = node("--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")
     started = [head]
     try:
@@ -58,6 +60,7 @@ def nodes() -> Iterator[list[subprocess.Popen[bytes]]]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait(timeout=60)
+        del os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ def test_nothing_is_open_that_need_not_be() -> None:
                 "capabilities": {"drop": ["ALL"]},
             }, name
             assert container["resources"]["limits"]["memory"], name
+            assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= {e["name"] for e in container["env"]}
     policy = manifests()["NetworkPolicy"]["spec"]
     labels = policy["podSelector"]["matchLabels"].items()
     assert all(labels <= pod["metadata"]["labels"].items() for pod in pods().values())
