@@ -7,27 +7,25 @@ import zlib
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from resq_core import Precision, QuantizedModel
 from resq_core.backends import Backend
 from resq_core.errors import InputError, OptionError
-from resq_core.evaluation import CamVid, evaluate_clip
-from resq_core.experiments.steps import counted
 from resq_core.naming import not_known
-from resq_core.rivals import Row, Settings, plan
-from resq_core.tasks.pictures import Picture
-from resq_core.zoo import ModelCard
 from service.commands.baselines_report import print_rows, write_plot
 from service.commands.shared import Json, frames_bar, model_names, print_json
-from service.config import load_config
-from service.durable import write_in_place
-from service.local_engine import open_shelves, shelf_models
+
+if TYPE_CHECKING:
+    from resq_core import QuantizedModel
+    from resq_core.rivals import Row
+    from resq_core.tasks.pictures import Picture
+    from resq_core.zoo import ModelCard
+
+    Sample = tuple[Picture, Picture]
 
 __all__ = ["baselines"]
 
@@ -39,8 +37,6 @@ _PRECISIONS = (
 _THRESHOLDS = (0.03, 0.1, 0.12, 0.2, 0.4)
 _SKIP_THRESHOLDS = (1.0, 2.0, 3.0, 8.0)
 _BUDGETS = (0.04, 0.08)
-
-Sample = tuple[Picture, Picture]
 
 
 def baselines(
@@ -77,6 +73,11 @@ def baselines(
     Skip-Convolutions, warping along optical flow, and one precision per frame by an oracle and at
     random. Each row is written to --out when it is done, and an interrupted table goes on there.
     """
+    import torch
+
+    from resq_core import Precision
+    from resq_core.rivals import Settings, plan
+
     settings = Settings(
         tuple(map(Precision.parse, precision or _PRECISIONS)),
         period,
@@ -110,6 +111,10 @@ def baselines(
 
 
 def _model(name: str, backend: Backend | None) -> tuple[ModelCard, QuantizedModel]:
+    from resq_core import QuantizedModel
+    from service.config import load_config
+    from service.local_engine import open_shelves, shelf_models
+
     config = load_config(backend=backend)
     offered = shelf_models(*open_shelves(config.models_dir), backend=config.backend)
     if name not in offered:
@@ -121,6 +126,8 @@ def _model(name: str, backend: Backend | None) -> tuple[ModelCard, QuantizedMode
 
 
 def _clip(root: Path, split: str, frames: int | None) -> list[Sample]:
+    from resq_core.evaluation import CamVid
+
     if frames is not None and frames < 1:
         raise OptionError(f"frames is {frames}; expected at least 1")
     return list(islice(CamVid(root, split), frames))
@@ -165,6 +172,8 @@ class _Table:
 
     def add(self, row: Row, score: dict[str, Any]) -> None:
         """Note a row that is done."""
+        from service.durable import write_in_place
+
         about = {"key": row.key, "method": row.method, "precision": row.precision}
         self.rows[row.key] = {**about, "setting": row.setting, **score, "choices": row.choices}
         if self._path is not None:
@@ -180,6 +189,9 @@ def _run(
     rows: list[Row], table: _Table, card: ModelCard, clip: list[Sample], bar: Progress
 ) -> None:
     """Run the rows that are not in the table."""
+    from resq_core.evaluation import evaluate_clip
+    from resq_core.experiments.steps import counted
+
     task, line = card.segmentation(), bar.add_task("rows", total=len(rows) * len(clip))
     for row in rows:
         bar.update(line, description=row.key)

@@ -8,32 +8,14 @@ from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from resq_core import Precision
+from resq_core.backends import Backend
 from resq_core.errors import OptionError
-from resq_core.evaluation import (
-    DataSet,
-    EvaluationState,
-    Evaluator,
-    ObjectScore,
-    PoseScore,
-    SegmentationScore,
-    camvid_drives,
-    cityscapes_snippets,
-    davis_clips,
-    jhmdb_clips,
-)
-from resq_core.evaluation.scores import Score
-from resq_core.models.checkpoint_files import sha256_of
 from resq_core.naming import not_known
-from resq_core.zoo import ModelCard
-from service.commands.evaluation_clips import unlabelled_clips
-from service.commands.evaluation_report import print_report
-from service.commands.evaluation_rows import Model, Rows
 from service.commands.shared import (
     Device,
     Json,
@@ -43,8 +25,12 @@ from service.commands.shared import (
     model_names,
     print_json,
 )
-from service.config import load_config
-from service.local_engine import open_shelves, shelf_models
+
+if TYPE_CHECKING:
+    from resq_core.evaluation import DataSet
+    from resq_core.evaluation.scores import Score
+    from resq_core.zoo import ModelCard
+    from service.commands.evaluation_rows import Model
 
 __all__ = ["evaluate"]
 
@@ -80,7 +66,7 @@ def evaluate(
     policy: Annotated[str | None, typer.Option(help="paper or relative.")] = None,
     threshold: Threshold = None,
     phases: Annotated[int, typer.Option(help="Average over this many keyframe offsets.")] = 1,
-    backend: Annotated[str | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="Else RESQ_BACKEND, or auto.")] = None,
     device: Device = None,
     state: Annotated[
         Path | None, typer.Option(help="Keeps finished clips; an interrupted call goes on there.")
@@ -88,6 +74,13 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score float, frame quantization, hold and ResQ on a data set, by the paper's protocol."""
+    from resq_core import Precision
+    from resq_core.evaluation import EvaluationState, Evaluator
+    from service.commands.evaluation_report import print_report
+    from service.commands.evaluation_rows import Rows
+    from service.config import load_config
+    from service.local_engine import open_shelves, shelf_models
+
     config = load_config(backend=backend, device=device)
     shelves = open_shelves(config.models_dir)
     offered = shelf_models(*shelves, backend=config.backend, device=config.device)
@@ -131,6 +124,9 @@ def _data(
     layout: Layout, root: Path, split: str | None, model: Model, card: ModelCard, period: int
 ) -> DataSet:
     """The data set, which the model fits. Raises OptionError, InputError."""
+    from resq_core.evaluation import camvid_drives, cityscapes_snippets, davis_clips, jhmdb_clips
+    from service.commands.evaluation_clips import unlabelled_clips
+
     if layout is Layout.CLIPS:
         if split is not None:
             raise OptionError(f"split is {split!r}; clips without labels have none")
@@ -158,6 +154,8 @@ def _data(
 
 def _score(data: DataSet, card: ModelCard) -> Callable[[], Score]:
     """Makes empty scores. Against the float network every pixel counts."""
+    from resq_core.evaluation import ObjectScore, PoseScore, SegmentationScore
+
     if data.task == "vos":
         return ObjectScore
     joints = card.joint_set
@@ -169,6 +167,8 @@ def _score(data: DataSet, card: ModelCard) -> Callable[[], Score]:
 
 def _of(data: DataSet, root: Path, phases: int, model: Path) -> dict[str, Any]:
     """What else an evaluation's figures depend on."""
+    from resq_core.models.checkpoint_files import sha256_of
+
     names = "\n".join(clip.name for clip in data.clips)
     return {
         "root": str(root.resolve()),

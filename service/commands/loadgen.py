@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -14,12 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from resq_core.errors import InputError, OptionError
-from service.client.address import DEFAULT_URL
-from service.client.load import Load, Step
-from service.client.load_costs import costs_of
-from service.client.load_stream import LoadOptions
-from service.client.options import StreamOptions, stream_start
-from service.commands.load_frames import encoded_clip
+from service import DEFAULT_URL
 from service.commands.shared import (
     Json,
     Key,
@@ -29,7 +24,11 @@ from service.commands.shared import (
     model_names,
     print_json,
 )
-from service.frame_costs import FrameCosts
+
+if TYPE_CHECKING:
+    from service.client.load import Load, Step
+    from service.client.load_stream import LoadOptions
+    from service.frame_costs import FrameCosts
 
 __all__ = ["loadgen"]
 
@@ -67,6 +66,11 @@ def loadgen(
 
     Exit code 1: frames were not accounted for, or streams were lost.
     """
+    from service.client.load import Step
+    from service.client.load_stream import LoadOptions
+    from service.client.options import StreamOptions, stream_start
+    from service.commands.load_frames import encoded_clip
+
     options = StreamOptions(
         model=model,
         precision=precision,
@@ -116,6 +120,8 @@ async def _run(
     url: str, key: str | None, options: LoadOptions, steps: Sequence[Step], console: Console
 ) -> dict[str, Any]:
     """The steps one after another; the report, as JSON holds it."""
+    from service.client.load import Load
+
     rows: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -150,6 +156,8 @@ async def _run(
 
 def _costs(load: Load, row: dict[str, Any]) -> FrameCosts | None:
     """What `resq plan` goes by; None where frames were too few for it."""
+    from service.client.load_costs import costs_of
+
     try:
         return costs_of(load.started, [(load.counts, row)])
     except InputError:

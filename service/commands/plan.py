@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -13,15 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from resq_core.errors import OptionError
-from service.client.options import StreamOptions, stream_start
-from service.commands.cost_measurement import measure_costs
 from service.commands.shared import Json, PrecisionText, model_names, print_json
-from service.fleet import Fleet
-from service.frame_costs import FrameCosts
-from service.messages import StreamStart
-from service.planning import Demand, Node, Plan
-from service.planning import plan as plan_nodes
-from service.simulation import Simulation
+
+if TYPE_CHECKING:
+    from service.frame_costs import FrameCosts
+    from service.messages import StreamStart
+    from service.planning import Demand, Node, Plan
 
 __all__ = ["plan"]
 
@@ -70,6 +67,12 @@ def plan(
     Without --costs, a server is started on this machine and measured, in less than a minute: let
     nothing else run meanwhile.
     """
+    from service.client.options import StreamOptions, stream_start
+    from service.fleet import Fleet
+    from service.planning import Demand
+    from service.planning import plan as plan_nodes
+    from service.simulation import Simulation
+
     if not simulate and (nodes is not None or lose or stay is not None or deadline_ms is not None):
         raise OptionError("nodes, lose, stay and deadline-ms are of a simulation: --simulate")
     start = stream_start(StreamOptions(model=model, precision=precision, period=period), live=True)
@@ -109,6 +112,8 @@ def plan(
 
 def _read(path: Path, model: str | None) -> FrameCosts:
     """Costs from a file, of the model that is meant."""
+    from service.frame_costs import FrameCosts
+
     try:
         found = FrameCosts.read(json.loads(path.read_text("utf-8")))
     except ValueError as error:  # of the JSON, or its encoding
@@ -121,6 +126,8 @@ def _read(path: Path, model: str | None) -> FrameCosts:
 
 
 def _measure(start: StreamStart, clip: Path | None) -> FrameCosts:
+    from service.commands.cost_measurement import measure_costs
+
     console = Console(stderr=True)
     try:
         return measure_costs(start, clip, lambda words: console.print(f"measuring: {words}"))
@@ -140,6 +147,8 @@ def _node(
     Raises:
         OptionError: that is not known either.
     """
+    from service.planning import Node
+
     for name, given, here in (
         ("node-cores", cores, costs.cores),
         ("node-memory", memory, costs.memory_bytes),

@@ -137,8 +137,8 @@ def shelf(
         (folder / name / "card.json").write_text(card.model_dump_json())
     monkeypatch.setenv("RESQ_MODELS_DIR", str(folder))
 
-    def load(shelf: Shelf, name: str, backend: Backend) -> QuantizedModel:
-        return resq_core.load(shelf.path(name), offered[name][1].module, backend)
+    def load(shelf: Shelf, name: str, backend: Backend, device: str) -> QuantizedModel:
+        return resq_core.load(shelf.path(name), offered[name][1].module, backend, device)
 
     monkeypatch.setattr("service.local_engine._load", load)
     return Shelf(folder)

@@ -122,7 +122,7 @@ def test_an_interrupted_table_goes_on(
             raise KeyboardInterrupt
         return scored(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(command, "evaluate_clip", break_off)
+    monkeypatch.setattr("resq_core.evaluation.evaluate_clip", break_off)
     assert run(root, "--out", str(out), precisions=frames).exit_code != 0
     rows = json.loads(out.read_text())["rows"]
     assert (len(rows), rows[-1]["method"]) == (7, "oracle")

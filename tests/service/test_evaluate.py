@@ -22,6 +22,7 @@ from resq_core.evaluation import EvaluationState
 from resq_core.tasks import CAMVID11, CITYSCAPES19, LabelSet
 from resq_core.zoo import ModelCard, Shelf
 from service.cli import app
+from service.config import ConfigError
 from service.encoder import VideoWriter
 from tests.resq_core.evaluation.layouts import (
     SIZE,
@@ -108,7 +109,7 @@ def models(
         shelve(folder, name, own)
     monkeypatch.setenv("RESQ_MODELS_DIR", str(folder))
 
-    def load(shelf: Shelf, name: str, backend: Backend) -> Any:
+    def load(shelf: Shelf, name: str, backend: Backend, device: str) -> Any:
         return offered[name][1]
 
     monkeypatch.setattr("service.local_engine._load", load)
@@ -268,6 +269,21 @@ def test_the_report_for_people(models: dict[str, Any], tmp_path: Path) -> None:
     words = ["mIoU", "frames after the keyframe", "1 of 2 clips left out:", "short has 1 frames"]
     for word in [*words, "1 clips against labels; backend:"]:
         assert word in done.stdout
+
+
+def test_the_device_of_the_command_goes_before_that_of_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_camvid(tmp_path / "data", {"0001TP": 3})
+    monkeypatch.setenv("RESQ_DEVICE", "cuda:99")
+    refused = run("camvid", root)
+    assert isinstance(refused.exception, ConfigError)
+    assert "RESQ_DEVICE is 'cuda:99'" in str(refused.exception)
+    result = evaluated("camvid", root, "--device", "cpu", "--backend", "reference")
+    assert (result["backend"], result["resq"]["frames"]) == ("reference", 3)
+    refused = run("camvid", root, "--device", "gpu")
+    assert isinstance(refused.exception, ConfigError)
+    assert "--device is 'gpu': expected cpu" in str(refused.exception)
 
 
 def test_a_row_without_scales_is_left_out_and_named(models: dict[str, Any], tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def models(saved: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`saved`, in force; what is loaded is kept for the next test."""
     monkeypatch.setenv("RESQ_MODELS_DIR", str(saved))
 
-    def load(shelf: Shelf, name: str, backend: Backend) -> QuantizedModel:
+    def load(shelf: Shelf, name: str, backend: Backend, _device: str) -> QuantizedModel:
         return loaded(shelf.path(name), backend)
 
     monkeypatch.setattr("service.local_engine._load", load)

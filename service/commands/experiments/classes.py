@@ -8,17 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from resq_core.experiments.steps import residual_precision
 from service.charts import Bars, draw_bars
-from service.commands.experiments.report import Out, percent, report, run_name
-from service.commands.experiments.setting import (
-    ClipPath,
-    Frames,
-    Labels,
-    ModelName,
-    open_setting,
-    score,
-)
+from service.commands.experiments.options import ClipPath, Frames, Labels, ModelName, Out
+from service.commands.experiments.report import percent, report, run_name
 from service.commands.shared import Json, Policy, Reference, Threshold, frames_bar
 
 __all__ = ["classes"]
@@ -41,6 +33,9 @@ def classes(
 
     All are scored on the frames that are residual frames of ResQ.
     """
+    from resq_core.experiments.steps import residual_precision
+    from service.commands.experiments.setting import open_setting, score
+
     parsed = residual_precision(precision)
     options = {"reference": reference, "policy": policy, "threshold": threshold}
     with frames_bar(Console(stderr=True)) as bar:

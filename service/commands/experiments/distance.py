@@ -8,17 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from resq_core.experiments.steps import residual_precision
 from service.charts import Line, Lines, draw_lines
-from service.commands.experiments.report import Out, percent, report, run_name
-from service.commands.experiments.setting import (
-    ClipPath,
-    Frames,
-    Labels,
-    ModelName,
-    open_setting,
-    score,
-)
+from service.commands.experiments.options import ClipPath, Frames, Labels, ModelName, Out
+from service.commands.experiments.report import percent, report, run_name
 from service.commands.shared import Json, Policy, Threshold, frames_bar
 
 __all__ = ["distance"]
@@ -46,6 +38,9 @@ def distance(
     The clip is run T times, with keyframes at other places, so that frames from T - 1 on are
     scored at every distance.
     """
+    from resq_core.experiments.steps import residual_precision
+    from service.commands.experiments.setting import open_setting, score
+
     precisions = [residual_precision(text) for text in precision or ["W8A8->W4A4"]]
     references = reference or ["keyframe", "tracking"]
     with frames_bar(Console(stderr=True)) as bar:

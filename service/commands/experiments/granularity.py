@@ -12,21 +12,10 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from resq_core.encodings import Granularity
-from resq_core.experiments import recalibrated
-from resq_core.experiments.steps import residual_precision
 from service.charts import Bars, draw_bars
-from service.commands.experiments.report import Out, percent, report
-from service.commands.experiments.setting import (
-    ClipPath,
-    Frames,
-    Labels,
-    ModelName,
-    open_setting,
-    read_pictures,
-    score,
-)
+from service.commands.experiments.options import ClipPath, Frames, Labels, ModelName, Out
+from service.commands.experiments.report import percent, report
 from service.commands.shared import Json, frames_bar
-from service.config import load_config
 
 __all__ = ["granularity"]
 
@@ -51,6 +40,11 @@ def granularity(
     as_json: Json = False,
 ) -> None:
     """Tab. 5: weight scales per tensor or per channel, both calibrated on the same frames."""
+    from resq_core.experiments import recalibrated
+    from resq_core.experiments.steps import residual_precision
+    from service.commands.experiments.setting import open_setting, read_pictures, score
+    from service.config import load_config
+
     precisions = [residual_precision(text) for text in precision or _PAPER]
     with frames_bar(Console(stderr=True)) as bar:
         setting = open_setting(clip, labels, model, frames, bar)

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from resq_core.errors import OptionError
-from resq_core.experiments import Trial, float_classes
-from resq_core.experiments.steps import frame_precision, residual_precision
-from resq_core.precision import Precision
-from resq_core.tasks.pictures import Picture
-from service.commands.experiments.report import Out, percent, report
-from service.commands.experiments.setting import (
-    ClipPath,
-    Frames,
-    Labels,
-    ModelName,
-    open_setting,
-)
+from service.commands.experiments.options import ClipPath, Frames, Labels, ModelName, Out
+from service.commands.experiments.report import percent, report
 from service.commands.shared import Json, Policy, Reference, Threshold, frames_bar
-from service.sheets import draw_bits, draw_sheet
+
+if TYPE_CHECKING:
+    from resq_core import Precision
+    from resq_core.experiments import Trial
+    from resq_core.tasks.pictures import Picture
 
 __all__ = ["panels"]
 
@@ -55,6 +48,9 @@ def panels(
 
     Without --frame, the last frames of sequences spread over the clip are shown, as they are.
     """
+    from resq_core.experiments.steps import frame_precision, residual_precision
+    from service.commands.experiments.setting import open_setting
+
     asked = precision or ["W8A8->W4A4", "W8A8->W4A{0,4,8}"]
     precisions = [residual_precision(text) for text in asked]
     options = {"reference": reference, "policy": policy, "threshold": threshold}
@@ -90,6 +86,8 @@ def panels(
 
 def _draw(columns: dict[str, list[Picture]], shown: Sequence[int], path: Path) -> None:
     """A row for each frame."""
+    from service.sheets import draw_sheet
+
     height, width = columns["frame"][0].shape[:2]
     captions = [name.replace(" W", "\nW") for name in columns]
     rows = [(f"frame {i}", [c[j] for c in columns.values()]) for j, i in enumerate(shown)]
@@ -98,6 +96,8 @@ def _draw(columns: dict[str, list[Picture]], shown: Sequence[int], path: Path) -
 
 def _shown(asked: list[int] | None, frames: int, period: int) -> list[int]:
     """Which frames are shown: the last ones of sequences, where none is asked for."""
+    import numpy as np
+
     if asked:
         outside = [i for i in asked if not 0 <= i < frames]
         if outside:
@@ -117,6 +117,8 @@ def _run(
     bar: Any,
 ) -> tuple[list[Picture], list[Picture]]:
     """Classes and coloured bits of the frames that are shown."""
+    from service.sheets import draw_bits
+
     stream = trial.at(precision).stream(period=period, **options)
     found: dict[int, tuple[Picture, Picture]] = {}
     line = bar.add_task(str(precision), total=max(shown) + 1)
@@ -133,6 +135,8 @@ def _run(
 
 
 def _float(trial: Trial, index: int) -> Picture:
+    from resq_core.experiments import float_classes
+
     return float_classes(trial.model, trial.task, trial.samples[index][0])
 
 

@@ -4,42 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from resq_core import QuantizedModel
 from resq_core.backends import Backend
 from resq_core.errors import InputError, OptionError
-from resq_core.experiments import LayerBits, bit_shares, sequence_bits
-from resq_core.experiments.steps import residual_precision
 from resq_core.naming import not_known
-from resq_core.stream import StreamOptions
-from resq_core.tasks.pictures import Picture
-from resq_core.zoo import ModelCard
 from service.charts import Line, Lines, draw_lines
-from service.commands.experiments.report import Out, report
-from service.commands.experiments.setting import (
-    ClipPath,
-    Frames,
-    ModelName,
-    open_model,
-    read_pictures,
-)
+from service.commands.experiments.options import ClipPath, Frames, ModelName, Out
+from service.commands.experiments.report import report
 from service.commands.shared import Json, Reference, Threshold, frames_bar
-from service.sheets import draw_bits, draw_sheet
+
+if TYPE_CHECKING:
+    from resq_core import QuantizedModel
+    from resq_core.experiments import LayerBits
+    from resq_core.stream import StreamOptions
+    from resq_core.tasks.pictures import Picture
+    from resq_core.zoo import ModelCard
+
+    Bits = dict[str, LayerBits]
 
 __all__ = ["policy"]
 
 _CELL_HEIGHT = 120  # pixels on the sheet
 _CHOSEN = 4  # layers that are shown where none is named
 _COARSEST = 8  # input pixels per pixel of a layer that is worth showing
-
-Bits = dict[str, LayerBits]
 
 
 def policy(
@@ -63,6 +56,9 @@ def policy(
 
     The maps are of the clip's first sequence, the shares of all that fit. Always plain PyTorch.
     """
+    from resq_core.experiments.steps import residual_precision
+    from service.commands.experiments.setting import open_model, read_pictures
+
     parsed = residual_precision(precision)
     if not parsed.is_dynamic:
         raise OptionError(f"precision is {parsed}; expected a dynamic one, as W8A8->W8A{{0,4,8}}")
@@ -108,13 +104,16 @@ def _run(
     bar: Progress,
 ) -> list[list[Bits]]:
     """Decisions frame by frame of every whole sequence of the clip."""
+    from resq_core.experiments import sequence_bits
+
     starts = range(0, len(pictures) - length + 1, length)
     if not starts:
         raise InputError(
             f"the clip gives {len(pictures)} frames; expected at least {length}, a keyframe and "
             f"{length - 1} after it"
         )
-    task, found = card.segmentation(), list[list[Bits]]()
+    task = card.segmentation()
+    found: list[list[Bits]] = []
     line = bar.add_task("sequences", total=len(starts))
     for start in starts:
         inputs = [task.preprocess(p) for p in pictures[start : start + length]]
@@ -132,6 +131,8 @@ def _checked(layers: Sequence[str], known: Bits) -> list[str]:
 
 def _some(known: Bits, height: int) -> list[str]:
     """Layers spread over the network, of those that are not too coarse to look at."""
+    import numpy as np
+
     names = [name for name, x in known.items() if x.bits.shape[0] * _COARSEST >= height]
     names = names or list(known)
     places = np.linspace(0, len(names) - 1, min(_CHOSEN, len(names))).round().astype(int)
@@ -142,6 +143,9 @@ def _shares(
     found: Sequence[Sequence[Bits]], place: int, pool: Sequence[int], chosen: Sequence[str]
 ) -> dict[str, Any]:
     """Means over the sequences, of all layers and of those that are shown."""
+    import numpy as np
+
+    from resq_core.experiments import bit_shares
 
     def mean(select: Sequence[str] | None) -> dict[str, float]:
         each = []
@@ -161,6 +165,8 @@ def _draw(
     pictures: Sequence[Picture], sequence: Sequence[Bits], chosen: Sequence[str], path: Path
 ) -> None:
     """A column for each frame after the keyframe, a row for each layer."""
+    from service.sheets import draw_bits, draw_sheet
+
     rows: list[tuple[str, list[Picture]]] = [("frame", list(pictures))]
     for name in chosen:
         rows.append((name, [draw_bits(layers[name].bits) for layers in sequence]))

@@ -8,26 +8,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from resq_core.experiments.steps import residual_precision
-from resq_core.residual import Reference
 from service.charts import Line, Lines, draw_lines
-from service.commands.experiments.report import Out, percent, report
-from service.commands.experiments.setting import (
-    ClipPath,
-    Frames,
-    Labels,
-    ModelName,
-    open_setting,
-    score,
-)
+from service.commands.experiments.options import ClipPath, Frames, Labels, ModelName, Out
+from service.commands.experiments.report import percent, report
 from service.commands.shared import Json, frames_bar
 
 __all__ = ["references"]
 
 _NAMES = {
-    Reference.KEYFRAME: "keyframe (pairwise, the paper's)",
-    Reference.PREVIOUS: "previous (recurrent)",
-    Reference.TRACKING: "tracking (ours)",
+    "keyframe": "keyframe (pairwise, the paper's)",
+    "previous": "previous (recurrent)",
+    "tracking": "tracking (ours)",
 }
 
 
@@ -46,6 +37,10 @@ def references(
     as_json: Json = False,
 ) -> None:
     """Fig. 12: residuals against the keyframe, the frame before, and what was transmitted."""
+    from resq_core.experiments.steps import residual_precision
+    from resq_core.residual import Reference
+    from service.commands.experiments.setting import open_setting, score
+
     precisions = [residual_precision(text) for text in precision or ["W8A8->W4A8", "W8A8->W8A4"]]
     periods = sorted(set(period or [2, 4, 8, 16]))
     with frames_bar(Console(stderr=True)) as bar:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -14,11 +14,7 @@ from rich.table import Table
 
 from service.commands.shared import print_json
 
-__all__ = ["Drawing", "Out", "gbops", "percent", "report", "run_name", "score_table"]
-
-Out = Annotated[
-    Path | None, typer.Option(help="A folder for the figures as JSON, and their pictures.")
-]
+__all__ = ["Drawing", "gbops", "percent", "report", "run_name", "score_table"]
 
 Drawing = Callable[[Path], None]
 """Writes the picture of an experiment to the path of a PNG."""

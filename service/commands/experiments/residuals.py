@@ -10,16 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from resq_core.experiments import residual_statistics
 from service.charts import Line, Lines, draw_lines
-from service.commands.experiments.report import Out, report
-from service.commands.experiments.setting import (
-    ClipPath,
-    Frames,
-    ModelName,
-    open_model,
-    read_pictures,
-)
+from service.commands.experiments.options import ClipPath, Frames, ModelName, Out
+from service.commands.experiments.report import report
 from service.commands.shared import Json, frames_bar
 
 __all__ = ["residuals"]
@@ -37,6 +30,9 @@ def residuals(
     as_json: Json = False,
 ) -> None:
     """Fig. 2: variances and quantization errors of residuals beside those of frames."""
+    from resq_core.experiments import residual_statistics
+    from service.commands.experiments.setting import open_model, read_pictures
+
     card, quantized = open_model(model)
     task = card.segmentation()
     distances = distance or [1, 7]

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 from rich.progress import Progress
 
 from resq_core import QuantizedModel
@@ -22,35 +21,19 @@ from resq_core.experiments import Run, Trial, float_classes
 from resq_core.naming import not_known
 from resq_core.tasks.pictures import Picture, read_picture
 from resq_core.zoo import ModelCard, Shelf
-from service.commands.shared import model_names, picture_files
+from service.commands.shared import picture_files
 from service.commands.tuning_material import read_labels
 from service.config import load_config
 from service.decoder import open_clip
 from service.local_engine import open_shelves, shelf_models
 
 __all__ = [
-    "ClipPath",
-    "Frames",
-    "Labels",
-    "ModelName",
     "Setting",
     "open_model",
     "open_setting",
     "read_pictures",
     "score",
 ]
-
-
-ClipPath = Annotated[
-    Path, typer.Argument(help="A video, or a folder of pictures; labels in CLIP_labels count.")
-]
-Labels = Annotated[
-    Path | None, typer.Option(help="Class ids by frame: 000000.png and on, not all needed.")
-]
-ModelName = Annotated[
-    str, typer.Option(help="Of the package or RESQ_MODELS_DIR.", autocompletion=model_names)
-]
-Frames = Annotated[int, typer.Option(help="Of the clip, from its start.", min=1)]
 
 
 @dataclass(frozen=True, slots=True)

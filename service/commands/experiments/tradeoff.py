@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from resq_core.experiments import Run, Trial
-from resq_core.experiments.steps import keyframe_precision, residual_precision
-from resq_core.precision import Precision
 from service.charts import Line, Lines, draw_lines
-from service.commands.experiments.report import Out, gbops, report, score_table
-from service.commands.experiments.setting import (
-    ClipPath,
-    Frames,
-    Labels,
-    ModelName,
-    open_setting,
-    score,
-)
+from service.commands.experiments.options import ClipPath, Frames, Labels, ModelName, Out
+from service.commands.experiments.report import gbops, report, score_table
 from service.commands.shared import Json, Policy, Reference, Threshold, frames_bar
+
+if TYPE_CHECKING:
+    from resq_core import Precision
+    from resq_core.experiments import Run, Trial
 
 __all__ = ["tradeoff"]
 
@@ -42,6 +36,9 @@ def tradeoff(
     as_json: Json = False,
 ) -> None:
     """Fig. 5, 7: accuracy against BOPs, sweeping T, for frame quantization, hold and ResQ."""
+    from resq_core.experiments.steps import residual_precision
+    from service.commands.experiments.setting import open_setting, score
+
     asked = precision or ["W8A8->W8A4", "W8A8->W8A{0,4,8}"]
     precisions = [residual_precision(text) for text in asked]
     options = {"reference": reference, "policy": policy, "threshold": threshold}
@@ -58,6 +55,8 @@ def tradeoff(
 def _runs(
     trial: Trial, precisions: Sequence[Precision], periods: Sequence[int], options: dict[str, Any]
 ) -> list[Run]:
+    from resq_core.experiments.steps import keyframe_precision
+
     runs = [trial.float()]
     runs += [trial.frame(p) for p in map(keyframe_precision, precisions)]
     runs += [trial.frame(p) for p in precisions]

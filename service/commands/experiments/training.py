@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from resq_core import QuantizedModel
 from resq_core.errors import OptionError
-from resq_core.experiments import Trial
-from resq_core.zoo import ModelCard
 from service.charts import Bars, draw_bars
-from service.commands.experiments.report import Out, percent, report
-from service.commands.experiments.setting import (
-    ClipPath,
-    Frames,
-    Labels,
-    ModelName,
-    open_model,
-    open_setting,
-    score,
-)
+from service.commands.experiments.options import ClipPath, Frames, Labels, ModelName, Out
+from service.commands.experiments.report import percent, report
 from service.commands.shared import Json, frames_bar
+
+if TYPE_CHECKING:
+    from resq_core import QuantizedModel
+    from resq_core.experiments import Trial
+    from resq_core.zoo import ModelCard
 
 __all__ = ["training"]
 
@@ -43,6 +37,8 @@ def training(
     as_json: Json = False,
 ) -> None:
     """Tab. 4: PTQ against QAT: each trained model beside MODEL, calibrated at its precision."""
+    from service.commands.experiments.setting import open_setting, score
+
     models = [_trained(name) for name in trained]
     with frames_bar(Console(stderr=True)) as bar:
         setting = open_setting(clip, labels, model, frames, bar)
@@ -75,6 +71,8 @@ def training(
 
 
 def _trained(name: str) -> tuple[ModelCard, QuantizedModel]:
+    from service.commands.experiments.setting import open_model
+
     path = Path(name)
     if path.is_dir():
         path = path.resolve()
@@ -86,6 +84,8 @@ def _pair(
     trial: Trial, card: ModelCard, other: QuantizedModel, period: int, bar: Any
 ) -> dict[str, Any]:
     """The scores of both at the trained model's own precision."""
+    from service.commands.experiments.setting import score
+
     precision = other.precision
     if precision.is_frame:
         raise OptionError(f"{card.name} is {precision}; expected one with residual frames")
