@@ -26,7 +26,11 @@ from tests.service.prometheus import needs_prometheus
 
 PAGE = ROOT / "docs/monitoring.md"
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
-UNUSED = {"process_virtual_memory_bytes"}  # mostly reserved by torch and never touched
+UNUSED = {
+    "process_virtual_memory_bytes",  # mostly reserved by torch and never touched
+    # what a frame costs, for `resq loadgen` and `resq plan`
+    "resq_worker_cpu_seconds",
+}
 FOREIGN = {"ALERTS", "up"}  # Prometheus's own
 
 

@@ -39,14 +39,14 @@ def shell(server: str, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_every_command(shell: dict[str, str], tmp_path: Path) -> None:
+def test_every_command(server: str, shell: dict[str, str], tmp_path: Path) -> None:
     lines = [line for block in blocks("cli.md", "") for line in block.splitlines()]
     assert len(lines) >= 14
     name = ""
     for line in lines:
         # the shell that asks for completion is found among the parents of the process
         done = subprocess.run(
-            ["bash", "-c", f"{line.replace('ID', name)}; exit $?"],
+            ["bash", "-c", f"{line.replace('ID', name).replace(DEFAULT, server)}; exit $?"],
             capture_output=True,
             text=True,
             timeout=200,

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from resq_core import graph_cache
+from resq_core.pipelines import quantized_stm
 
 ELSEWHERE = torch.device("meta")
 
@@ -95,10 +96,16 @@ def elsewhere() -> Iterator[torch.device]:
         made = make(values, **given)  # on `meta` it would have no values
         return made if device is None else made.to(device)
 
+    def around(*given: Any) -> Any:
+        with _disable_current_modes():  # it makes an empty network on the true `meta` first
+            return build(*given)
+
     capture: Callable[..., Any] = graph_cache.capture
+    build: Callable[..., Any] = quantized_stm._around
     make: Callable[..., Tensor] = torch.tensor
     with (
         mock.patch.object(graph_cache, "capture", captured),
+        mock.patch.object(quantized_stm, "_around", around),
         mock.patch.object(torch, "tensor", tensor),
         mock.patch("resq_core.model.checked_device", return_value=ELSEWHERE),
         _Elsewhere(),

@@ -18,7 +18,7 @@ from service.intake import Ready
 from service.messages import Outputs, ResultMeta, StreamStart, StreamUpdate
 from service.protocol import Close, Flags
 from service.stepper import Stepper
-from tests.service.conftest import CARD, SlowEngine, colour, encoded
+from tests.service.conftest import SlowEngine, colour, encoded
 from tests.service.test_resume import image, result, text
 from tests.service.test_server import wait_ready
 from tests.service.test_streams import (
@@ -200,7 +200,7 @@ async def test_degraded_streams_are_told_so_and_get_back_what_they_asked_for(
 
 def test_a_degraded_stream_keeps_in_mind_what_its_client_wants(engine: SlowEngine) -> None:
     stream = engine.open(StreamSpec("tiny", period=4, threshold=0.1))
-    stepper = Stepper(stream, StreamStart(outputs=Outputs(mask="none")), CARD)
+    stepper = Stepper(stream, StreamStart(outputs=Outputs(mask="none")))
     more = Effects(level=2, period=4, threshold=1.5)
 
     def step(effects: Effects) -> ResultMeta:
