@@ -159,8 +159,10 @@ def _own(
     yield Row("float", "W32A32", "", partial(float_step, model))
     for p in settings.frames:
         yield Row("frame", str(p), "", partial(stream_step, at(p), 1))
-    for p in dict.fromkeys(hold_precision(p) for p in [*settings.static, *settings.dynamic]):
-        yield Row("hold", str(keyframe_precision(p)), "", partial(stream_step, at(p), period))
+    residual = [*settings.static, *settings.dynamic]
+    holds = {keyframe_precision(p): hold_precision(p) for p in residual}  # one for each keyframe
+    for key, hold in holds.items():
+        yield Row("hold", str(key), "", partial(stream_step, at(hold), period))
     for p in settings.static:
         key, between = keyframe_precision(p), frame_precision(p)
         step = partial(mixed_step, at(key), at(between), period)

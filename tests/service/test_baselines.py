@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import resq_core
+from resq_core import evaluation
 from resq_core.errors import CalibrationError, InputError, OptionError
 from service.cli import app
-from service.commands import baselines as command
 from tests.service.conftest import CARD, Tiny
 
 SIZE = (64, 96)
@@ -112,7 +112,7 @@ def test_an_interrupted_table_goes_on(
     pytest.importorskip("cv2", reason="OpenCV is not installed")
     out, again, frames = tmp_path / "table.json", tmp_path / "again.json", PRECISIONS[:2]
     assert run(root, "--out", str(again), precisions=frames).exit_code == 0
-    scored = command.evaluate_clip
+    scored = evaluation.evaluate_clip
     left = 7
 
     def break_off(*arguments: object) -> object:
@@ -122,7 +122,7 @@ def test_an_interrupted_table_goes_on(
             raise KeyboardInterrupt
         return scored(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("resq_core.evaluation.evaluate_clip", break_off)
+    monkeypatch.setattr(evaluation, "evaluate_clip", break_off)
     assert run(root, "--out", str(out), precisions=frames).exit_code != 0
     rows = json.loads(out.read_text())["rows"]
     assert (len(rows), rows[-1]["method"]) == (7, "oracle")
