@@ -1,1 +1,1 @@
-"""The paper's experiments as commands, one per file; `setting` and `report` are what they share."""
+"""The paper's experiments as commands, one per file; they share `options`, `setting`, `report`."""
