@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -78,6 +78,7 @@ class Trainer(Generic[Network]):
         batches: draws the sequences of a step.
         schedule: how fast.
         seed: of the batches.
+        about: what else a state must agree in to be resumed, such as what the loss is of.
 
     Attributes:
         step: how many were done.
@@ -90,11 +91,12 @@ class Trainer(Generic[Network]):
         batches: Callable[[torch.Generator], Batch],
         schedule: Schedule,
         seed: int = 0,
+        about: Mapping[str, str] | None = None,
     ) -> None:
         self._network: Network = network
         self._loss, self._batches = loss, batches
         self._schedule = schedule
-        self._about = asdict(schedule) | {"seed": seed} | network.about
+        self._about = asdict(schedule) | {"seed": seed} | network.about | dict(about or {})
         self.step = 0
         self._generator = torch.Generator().manual_seed(seed)
         groups = (

@@ -104,6 +104,7 @@ def train(
             lambda generator: batch_of(source, batch, period, size, generator),
             schedule,
             seed,
+            {"towards": "labels" if labelled else "float"},
         )
         last, log = out / "last.pt", out / "losses.ndjson"
         losses = run_training(trainer, last, log, bar, bar.add_task("training", total=steps))

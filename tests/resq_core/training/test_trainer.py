@@ -35,7 +35,10 @@ SCHEDULE = Schedule(6, rate=1e-3)
 
 
 def trainer(
-    schedule: Schedule = SCHEDULE, factor: float = 1.0, precision: str = "W4A4->W4A4"
+    schedule: Schedule = SCHEDULE,
+    factor: float = 1.0,
+    precision: str = "W4A4->W4A4",
+    about: dict[str, str] | None = None,
 ) -> tuple[TrainedNetwork, Trainer]:
     model = resq_core.quantize(seeded(Plain), precision, backend="reference")
     clip = moving_clip(8, 1, (1, 3, *SIZE))
@@ -49,7 +52,7 @@ def trainer(
     def batches(generator: torch.Generator) -> Batch:
         return batch_of(source, 2, 3, SIZE, generator)
 
-    return network, Trainer(network, loss, batches, schedule)
+    return network, Trainer(network, loss, batches, schedule, about=about)
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -185,6 +188,9 @@ def test_a_state_of_another_precision_is_refused(tmp_path: Path) -> None:
     _, other = trainer(precision="W4A4->W4A3")
     with pytest.raises(SavedModelError, match=r"W4A4->W4A4.*expected.*W4A4->W4A3"):
         other.resume(tmp_path / "last.pt")
+    _, labelled = trainer(about={"towards": "labels"})
+    with pytest.raises(SavedModelError, match=r"expected.*'towards': 'labels'"):
+        labelled.resume(tmp_path / "last.pt")
 
 
 def test_labels_move_with_their_picture() -> None:
