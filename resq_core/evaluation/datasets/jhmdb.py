@@ -117,7 +117,7 @@ def _clip(root: Path, name: str) -> LabelledClip:
 
 def _check_scipy() -> None:
     try:
-        import scipy.io  # noqa: F401
+        import scipy.io  # noqa: F401  only whether it is there
     except ImportError as error:
         raise OptionError(
             "JHMDB keeps its joints in MATLAB files; install resq[eval], which has SciPy"
