@@ -15,7 +15,7 @@ from resq_core.models.key_names import AUX_HEAD, Naming, to_official
 from resq_core.models.likeness import counted_options, expected, lookalike
 from resq_core.models.registry import architecture_of
 
-__all__ = ["Conversion", "convert", "load_weights"]
+__all__ = ["Conversion", "convert", "load_weights", "options_in"]
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
@@ -35,6 +35,15 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     weights, naming = to_official(read_tensors(path))
     own = known["name"] if known else ""
     module.load_state_dict(_fitted(weights, naming, module.state_dict(), path, own))
+
+
+def options_in(path: str | Path, arch: str) -> dict[str, int]:
+    """What a checkpoint's weights show of the options of `build`: counts, and how fine logits are.
+
+    Raises CheckpointError for a file that cannot be read, UnknownModelError for `arch`.
+    """
+    weights, _ = to_official(read_tensors(Path(path)))
+    return counted_options(arch, weights)
 
 
 @dataclass(frozen=True)

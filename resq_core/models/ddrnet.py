@@ -105,14 +105,34 @@ class _PyramidPooling(nn.Module):
 
 
 class _Head(nn.Module):
-    """Features to class logits at the same resolution."""
+    """Features to class logits at the same resolution, or `upsample` times as fine.
 
-    def __init__(self, inputs: int, width: int, num_classes: int) -> None:
+    Finer logits come from a transposed convolution whose kernel is its stride: a 1x1 convolution
+    for every place within a coarse pixel (sub-pixel convolution, Shi et al., CVPR 2016).
+    """
+
+    def __init__(self, inputs: int, width: int, num_classes: int, upsample: int = 1) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = conv(inputs, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv2 = conv(width, num_classes, 1, bias=True)
+        self.conv2: nn.Module
+        if upsample == 1:
+            self.conv2 = conv(width, num_classes, 1, bias=True)
+        else:
+            self.conv2 = nn.ConvTranspose2d(width, num_classes, upsample, upsample)
+
+    def refine(self, upsample: int) -> None:
+        """Turn a 1x1 convolution into a transposed one that repeats each of its logits."""
+        coarse = self.conv2
+        assert isinstance(coarse, nn.Conv2d)
+        assert coarse.bias is not None
+        classes, width = coarse.weight.shape[:2]
+        finer = nn.ConvTranspose2d(width, classes, upsample, upsample)
+        with torch.no_grad():
+            finer.weight.copy_(coarse.weight.transpose(0, 1).expand_as(finer.weight))
+            finer.bias.copy_(coarse.bias)  # type: ignore[union-attr]
+        self.conv2 = finer
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
@@ -129,13 +149,15 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 class DDRNet(nn.Module):
     """Input float32 [N, 3, H, W], any H and W from 1; logits [N, num_classes, h, w].
 
-    h = ceil(H / 8) and w = ceil(W / 8), each rounding up at every stride. With the auxiliary
-    head, `forward` returns (logits, auxiliary logits), both of that shape.
+    h = upsample * ceil(H / 8) and w = upsample * ceil(W / 8), each rounding up at every stride.
+    With the auxiliary head, `forward` returns (logits, auxiliary logits), the latter 1/8 of the
+    input whatever `upsample` is.
     """
 
-    def __init__(self, plan: _Plan, num_classes: int, aux_head: bool) -> None:
+    def __init__(self, plan: _Plan, num_classes: int, aux_head: bool, upsample: int) -> None:
         super().__init__()
         width, detail = plan.width, 2 * plan.width
+        self.upsample = upsample
         self.conv1 = nn.Sequential(
             conv(3, width, 3, 2, bias=True),
             nn.BatchNorm2d(width),
@@ -152,7 +174,21 @@ class DDRNet(nn.Module):
         self.layer5 = nn.Sequential(_Bottleneck(8 * width, 2))
         self.spp = _PyramidPooling(16 * width, _SPP_WIDTH, 4 * width)
         self.seghead_extra = _Head(detail, plan.head_width, num_classes) if aux_head else None
-        self.final_layer = _Head(4 * width, plan.head_width, num_classes)
+        self.final_layer = _Head(4 * width, plan.head_width, num_classes, upsample)
+
+    def refine(self, upsample: int) -> None:
+        """Make the logits 2 or 4 times as fine, in place; at first each is that of its coarse one.
+
+        Does nothing where they are so. Raises OptionError for another number, and where they are
+        finer already, but not as asked.
+        """
+        _check_upsample(upsample)
+        if upsample == self.upsample:
+            return
+        if self.upsample != 1:
+            raise OptionError(f"upsample is {upsample}; this DDRNet has {self.upsample} already")
+        self.final_layer.refine(upsample)
+        self.upsample = upsample
 
     def _add_exchange(self, plan: _Plan, detail: int) -> None:
         """The stages of both branches and what carries features between them."""
@@ -201,25 +237,31 @@ def _descent(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _build(plan: _Plan, num_classes: int, aux_head: bool) -> DDRNet:
+def _check_upsample(upsample: object) -> None:
+    if upsample not in (1, 2, 4) or isinstance(upsample, bool):
+        raise OptionError(f"upsample is {upsample!r}; it must be 1, 2 or 4")
+
+
+def _build(plan: _Plan, num_classes: int, aux_head: bool, upsample: int) -> DDRNet:
     check_count("num_classes", num_classes, _MAX_CLASSES)
     if not isinstance(aux_head, bool):
         raise OptionError(f"aux_head is {aux_head!r}; it must be True or False")
-    net = DDRNet(plan, num_classes, aux_head)
+    _check_upsample(upsample)
+    net = DDRNet(plan, num_classes, aux_head, upsample)
     initialise(net)
     return net
 
 
-def ddrnet23_slim(num_classes: int = 19, aux_head: bool = False) -> DDRNet:
+def ddrnet23_slim(num_classes: int = 19, aux_head: bool = False, upsample: int = 1) -> DDRNet:
     """DDRNet-23-slim: 5.7 M parameters, 36.3 G multiply-adds at 1024x2048."""
-    return _build(_SLIM_23, num_classes, aux_head)
+    return _build(_SLIM_23, num_classes, aux_head, upsample)
 
 
-def ddrnet23(num_classes: int = 19, aux_head: bool = False) -> DDRNet:
+def ddrnet23(num_classes: int = 19, aux_head: bool = False, upsample: int = 1) -> DDRNet:
     """DDRNet-23: twice the width of the slim one."""
-    return _build(_BASE_23, num_classes, aux_head)
+    return _build(_BASE_23, num_classes, aux_head, upsample)
 
 
-def ddrnet39(num_classes: int = 19, aux_head: bool = False) -> DDRNet:
+def ddrnet39(num_classes: int = 19, aux_head: bool = False, upsample: int = 1) -> DDRNet:
     """DDRNet-39: 32.4 M parameters, 281 G multiply-adds at 1024x2048."""
-    return _build(_BASE_39, num_classes, aux_head)
+    return _build(_BASE_39, num_classes, aux_head, upsample)

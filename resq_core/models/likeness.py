@@ -13,10 +13,11 @@ from resq_core.models.registry import build, names, options_of
 
 __all__ = ["counted_options", "expected", "lookalike"]
 
-_LOGITS = {  # whose rows an option counts
-    "num_joints": ("final_layer.weight",),
-    "num_classes": ("final_layer.conv2.weight", "last_layer.3.weight"),
+_LOGITS = {  # whose values an option counts
+    "num_joints": ("final_layer.bias",),
+    "num_classes": ("final_layer.conv2.bias", "last_layer.3.bias"),
 }
+_FINER = "final_layer.conv2.weight"  # [inputs, classes, upsample, upsample] where it is transposed
 _ENOUGH = 0.9
 
 
@@ -30,15 +31,19 @@ def expected(arch: str, **options: object) -> dict[str, Tensor]:
 
 
 def counted_options(arch: str, weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """The network's number of joints or classes, read from official weights where they show it.
+    """The options that official weights show: how many joints or classes, how fine the logits are.
 
     Raises UnknownModelError for a name that is not registered.
     """
+    options = options_of(arch)
     found = {}
-    for option in options_of(arch):
+    for option in options:
         for key in _LOGITS.get(option, ()):
-            if key in weights and weights[key].ndim == 4:
+            if key in weights and weights[key].ndim == 1:
                 found[option] = weights[key].shape[0]
+    kernel = weights.get(_FINER)
+    if "upsample" in options and kernel is not None and kernel.shape[2:] in ((2, 2), (4, 4)):
+        found["upsample"] = kernel.shape[-1]
     return found
 
 

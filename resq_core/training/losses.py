@@ -68,7 +68,7 @@ def ohem_cross_entropy(
     return losses[losses.detach() >= bound].mean()
 
 
-def lovasz_softmax(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
+def lovasz_softmax(logits: Tensor, labels: Tensor, ignore: int, least: float = 1 / 128) -> Tensor:
     """The Lovász extension of 1 − IoU, a mean over the classes that are labelled.
 
     Berman et al., CVPR 2018, Algorithm 1: a class's pixels, sorted by how wrong they are, weigh
@@ -78,21 +78,24 @@ def lovasz_softmax(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
         logits: float32 [B, K, h, w], resized to the labels bilinearly.
         labels: int64 [B, H, W], class ids or `ignore`.
         ignore: label of pixels that do not count.
+        least: pixels that are less wrong, 0 to 1, are not sorted: they would come last and
+            weigh nothing, and they are most.
 
     Returns:
         A scalar from 0 to 1; 0, with no gradient, where no pixel counts.
     """
     logits = _resized(logits, labels)
     counted = labels != ignore
-    scores = logits.softmax(1).permute(0, 2, 3, 1)[counted]
-    truth = labels[counted]
+    scores = logits.softmax(1)
     terms = []
-    for k in truth.unique().tolist():  # type: ignore[no-untyped-call]
-        own = (truth == k).to(scores.dtype)
-        errors, order = (own - scores[:, k]).abs().sort(descending=True)
-        own = own[order]
-        union = own.sum() + (1 - own).cumsum(0)
-        jaccard = 1 - (own.sum() - own.cumsum(0)) / union
+    for k in labels[counted].unique().tolist():  # type: ignore[no-untyped-call]
+        own = (labels == k).to(scores.dtype)
+        errors = (own - scores[:, k]).abs()
+        wrong = counted & (errors.detach() >= least)
+        total = own.sum()
+        errors, order = errors[wrong].sort(descending=True)
+        own = own[wrong][order]
+        jaccard = 1 - (total - own.cumsum(0)) / (total + (1 - own).cumsum(0))
         terms.append(torch.dot(errors, jaccard.diff(prepend=jaccard.new_zeros(1))))
     return torch.stack(terms).mean() if terms else logits.sum() * 0.0
 

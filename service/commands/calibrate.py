@@ -63,7 +63,10 @@ def calibrate(
         clips, architecture, parse_size(size, "size"), precision or _PRECISIONS, period, samples
     )
     facts: dict[str, Any]
-    network = models.build(architecture, **_options(architecture, classes, labels, joints))
+    options = models.options_in(weights, architecture) | _options(
+        architecture, classes, labels, joints
+    )
+    network = models.build(architecture, **options)
     models.load_weights(network, weights)
     network.eval()
     with Progress(console=Console(stderr=True)) as bar:

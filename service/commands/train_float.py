@@ -20,7 +20,7 @@ from service.commands.shared import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from resq_core.training import Batch
 
@@ -40,6 +40,7 @@ def train_float(
     labels: Annotated[str, typer.Option(help="camvid11 or cityscapes19.")] = "camvid11",
     architecture: Annotated[str, typer.Option(help="A network that resq knows.")] = "ddrnet23_slim",
     start: Annotated[Path | None, typer.Option(help="A checkpoint; else from scratch.")] = None,
+    upsample: Annotated[int, typer.Option(help="DDRNet: logits 2 or 4 times as fine.")] = 1,
     size: Annotated[str, typer.Option(help="Network input, WIDTHxHEIGHT.")] = "480x360",
     steps: Annotated[int, typer.Option(help="Of the optimizer.")] = 8000,
     batch: Annotated[int, typer.Option(help="Pictures at a time.")] = 6,
@@ -54,7 +55,6 @@ def train_float(
     import torch
     from safetensors.torch import save_file
 
-    from resq_core import models
     from resq_core.tasks import SegmentationTask
     from resq_core.training import FloatNetwork, Schedule, Trainer, batch_of
     from service.commands.learning import labelled_stills, run_training
@@ -65,12 +65,7 @@ def train_float(
         raise OptionError(f"batch is {batch}; expected at least 1")
     known, wanted = label_set(labels), parse_size(size, "size")
     torch.manual_seed(seed)
-    options: dict[str, Any] = {"num_classes": len(known.classes)}
-    if architecture.startswith("ddrnet"):
-        options["aux_head"] = True
-    network = models.build(architecture, **options)
-    if start is not None:
-        models.load_weights(network, start)
+    network = _network(architecture, len(known.classes), upsample, start)
     look = SegmentationTask(known.classes, known.palette, wanted, **IMAGENET).preprocess
     schedule = Schedule(
         steps, rate, warm_up=min(200, steps // 10), weight_decay=0.01, average=0.998, most=5.0
@@ -95,6 +90,32 @@ def train_float(
         print_json({"out": str(out), "steps": steps, "losses": losses})
     else:
         typer.echo(f"{out}: {architecture}, {steps} steps; `resq calibrate` makes a model of it")
+
+
+def _network(architecture: str, classes: int, upsample: int, start: Path | None) -> nn.Module:
+    """The network that learns, with its auxiliary head where it has one.
+
+    Raises OptionError for finer logits than the network can have.
+    """
+    from resq_core import models
+
+    known = models.options_of(architecture)
+    options: dict[str, Any] = {"num_classes": classes}
+    if "aux_head" in known:
+        options["aux_head"] = True
+    if "upsample" in known:
+        options["upsample"] = upsample
+    elif upsample != 1:
+        raise OptionError(f"upsample is {upsample}; expected 1: {architecture} has no such option")
+    if start is None:
+        return models.build(architecture, **options)
+    if "upsample" in known:
+        options["upsample"] = models.options_in(start, architecture).get("upsample", 1)
+    network = models.build(architecture, **options)
+    models.load_weights(network, start)
+    if isinstance(network, models.DDRNet):
+        network.refine(upsample)
+    return network
 
 
 def _loss(outputs: Sequence[Any], batch: Batch) -> Tensor:

@@ -246,7 +246,7 @@ def test_a_clip_goes_on_with_another_worker(
     states = [httpx.get(f"{address}/v1/clips/{job}").json()["state"] for job in jobs]
     assert states == ["running", "running"], "one on each worker"
     busy = [s for s in engine.opened if s.starts and s.open]
-    assert len({s.place.name for s in busy}) == 2
+    assert len({s.place.name for s in busy}) == 2, engine.members
     os.kill(pid_of(engine, busy[0].place.name), signal.SIGKILL)
     for job in jobs:
         assert finished(address, job)["state"] == "done"

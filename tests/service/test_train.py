@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from resq_core.errors import CalibrationError, InputError, OptionError, SavedModelError
+from resq_core.models import options_in
 from resq_core.zoo import Shelf
 from service.cli import app
 from service.commands import learning as command
@@ -151,8 +152,17 @@ def test_a_network_learns_in_float_and_goes_on(labelled: Path, tmp_path: Path) -
         "weights.ndjson",
         "weights.safetensors",
     ]
-    more = [*arguments, "--steps", "3", "--start", str(out)]
-    assert CliRunner().invoke(app, more).exit_code == 0
+    more = [*arguments, "--steps", "2", "--start", str(out)]
+    assert CliRunner().invoke(app, [*more, "--upsample", "2"]).exit_code == 0
+    assert options_in(out, "ddrnet23_slim") == {"num_classes": 11, "upsample": 2}
+    assert CliRunner().invoke(app, [*more, "--upsample", "2"]).exit_code == 0
+    for other, words in (
+        (["--upsample", "4"], "this DDRNet has 2 already"),
+        (["--architecture", "hrnet_w18_small", "--upsample", "2"], "has no such option"),
+    ):
+        refused = CliRunner().invoke(app, [*more, *other])
+        assert isinstance(refused.exception, OptionError)
+        assert words in str(refused.exception)
 
 
 def test_labels_that_do_not_fit_are_refused_by_name(labelled: Path, tmp_path: Path) -> None:

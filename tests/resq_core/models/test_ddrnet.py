@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from resq_core.models import build
+from resq_core.errors import OptionError
+from resq_core.models import DDRNet, build
 from tests.resq_core.models.golden import (
     assert_golden,
     conv_rows,
@@ -105,6 +106,35 @@ def test_wide_ones_take_any_size_and_aux_leaves_the_main_output_alone(name: str)
         main, aux = with_aux(x)
     assert torch.equal(alone, main)
     assert main.shape == aux.shape == (1, 19, 5, 7)
+
+
+@pytest.mark.parametrize("upsample", [2, 4])
+def test_finer_logits_begin_as_the_coarse_ones_repeated(upsample: int) -> None:
+    coarse, finer = (build("ddrnet23_slim", num_classes=3, aux_head=True).eval() for _ in range(2))
+    fill(coarse)
+    fill(finer)
+    assert isinstance(finer, DDRNet)
+    finer.refine(upsample)
+    finer.refine(upsample)  # it is so already
+    x = torch.from_numpy(drawn("finer", (1, 3, 33, 50)).astype(np.float32))
+    with torch.inference_mode():
+        expected, aux = coarse(x)
+        found, same = finer(x)
+    repeated = expected.repeat_interleave(upsample, 2).repeat_interleave(upsample, 3)
+    assert torch.allclose(found, repeated, atol=1e-5)
+    assert torch.equal(aux, same)
+    again = build("ddrnet23_slim", num_classes=3, aux_head=True, upsample=upsample).eval()
+    again.load_state_dict(finer.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(again(x)[0], found)
+    with pytest.raises(OptionError, match=f"this DDRNet has {upsample} already"):
+        finer.refine(6 - upsample)
+
+
+@pytest.mark.parametrize("upsample", [0, 3, True, "2"])
+def test_logits_are_1_2_or_4_times_as_fine(upsample: object) -> None:
+    with pytest.raises(OptionError, match="it must be 1, 2 or 4"):
+        build("ddrnet23_slim", upsample=upsample)
 
 
 @pytest.mark.parametrize("name", NAMES)

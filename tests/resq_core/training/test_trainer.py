@@ -247,6 +247,9 @@ def test_the_lovasz_loss_of_sure_answers_is_one_minus_iou() -> None:
     assert soft.grad is not None
     assert torch.isfinite(soft.grad).all()
     assert lovasz_softmax(soft, torch.full_like(truth, VOID), VOID) == 0
+    sure = 5 * F.one_hot(found, 4).permute(0, 3, 1, 2).float()  # left out: less than that
+    every = lovasz_softmax(sure, truth, VOID, least=0).item()
+    assert lovasz_softmax(sure, truth, VOID, least=0.02).item() == pytest.approx(every, abs=0.02)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
