@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from resq_core.backends.winners import winners
 from resq_core.errors import InputError, OptionError
 from resq_core.tasks.pictures import (
     Picture,
@@ -86,11 +87,7 @@ class SegmentationTask:
                 f"expected [1, {len(self.classes)}, h, w]"
             )
         check_size(size, "size", InputError)
-        scores = logits.detach().float()
-        if tuple(scores.shape[-2:]) != tuple(size):
-            scores = F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
-        ids: Picture = scores[0].max(0).indices.to(torch.uint8).cpu().numpy()  # argmax is slower
-        return ids
+        return winners(logits[0].detach().float(), (size[0], size[1]))
 
     def colorize(self, ids: Picture) -> Picture:
         """Class ids uint8 [H, W] to colours uint8 [H, W, 3]; ids without a class are black.

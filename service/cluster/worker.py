@@ -88,6 +88,7 @@ class _Held:
     stream: EngineStream
     lane: Lane
     used: float
+    busy: Busy = field(default_factory=Busy)
     decoding: _Decoding | None = None
 
 
@@ -121,7 +122,6 @@ class Worker:
         self._decoders = DecoderPool(setup.decoders, setup.decoder_timeout, setup.decoder_memory)
         self._decoders.fill()
         self._streams: dict[str, _Held] = {}
-        self._busy = Busy()
         self._trimming: asyncio.Task[None] | None = None
 
     async def beat(self, gateways: Collection[str] | None) -> Load:
@@ -137,7 +137,7 @@ class Worker:
                 await self.close(key)
         return Load(
             self._setup.threads,
-            self._busy.measured(now),
+            sum(held.busy.measured(now) for held in self._streams.values()),
             len(self._streams),
             socket.gethostname(),
             os.getpid(),
@@ -164,7 +164,7 @@ class Worker:
 
         answer = await held.lane.run(work, ask.priority)
         if answer is not None:
-            self._busy.note(time.perf_counter(), answer.infer + answer.encode)
+            held.busy.note(time.perf_counter(), answer.infer + answer.encode)
             # they are among the blobs, a fiftieth of the size
             answer = replace(answer, out=replace(answer.out, ids=None, bit_map=None))
         return self._reply(held, answer)
@@ -181,7 +181,7 @@ class Worker:
             return held.stream.step(image, bit_map, layers, anchor), time.perf_counter() - start
 
         out, seconds = await held.lane.run(work, Priority.CLIP)
-        self._busy.note(time.perf_counter(), seconds)
+        held.busy.note(time.perf_counter(), seconds)
         return self._reply(held, out)
 
     @_meant

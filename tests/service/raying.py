@@ -13,7 +13,6 @@ import ray
 
 import resq_core
 from resq_core.zoo import ModelCard
-from service import costs
 from service.cluster.engine import RayEngine
 from service.cluster.joining import connect, join
 from service.cluster.stream import RemoteStream
@@ -25,14 +24,10 @@ from tests.service.conftest import Marker, SlowEngine, Tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 _KNOBS = ("seconds", "anchor_seconds")
-_IDLE = 0.02  # slots
 
 
 def slow_engine(folder: Path) -> SlowEngine:
-    """A worker's engine, which looks up how slow it is to be before each frame, in a worker that
-    soon forgets how busy it was.
-    """
-    costs._LOAD_SECONDS = 0.5
+    """A worker's engine, which looks up how slow it is to be before each frame."""
     tiny = resq_core.load(folder / "tiny.resq", Tiny())
     marker = resq_core.load(folder / "marker.resq", Marker())
 
@@ -111,8 +106,8 @@ class Cluster:
             os.environ["PYTHONPATH"] = before
 
     def engine(self, workers: int) -> KnobbedEngine:
-        """A gateway's engine; so many workers are ready when it is given, and have forgotten what
-        they did before: streams that come now spread.
+        """A gateway's engine; so many workers are ready when it is given, and nothing of an
+        earlier test is left on them: streams that come now spread.
         """
         config = Config(model="tiny", ray_workers=workers, threads=1, decoders=0)
         joined = join(config, self._cards, partial(slow_engine, self._folder))
@@ -122,7 +117,7 @@ class Cluster:
         while True:
             found.share({})
             members = [member.worker for member in found.members]
-            ready = [w for w in members if w.state is State.READY and w.load < _IDLE]
+            ready = [w for w in members if w.state is State.READY and not w.load]
             if len(ready) >= workers:
                 return found
             assert time.monotonic() < deadline, members

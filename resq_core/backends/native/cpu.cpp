@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <initializer_list>
+#include <stdexcept>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -91,6 +92,19 @@ std::vector<std::string> isas() {
 #endif
   usable.emplace_back("portable");
   return usable;
+}
+
+const Kernels* kernels_for(const std::string& isa) {
+  const std::vector<std::string> usable = isas();
+  if (std::find(usable.begin(), usable.end(), isa) == usable.end())
+    throw std::invalid_argument("this machine cannot run the " + isa + " kernels");
+#if defined(RESQ_HAVE_AVX512)
+  if (isa == "avx512") return avx512_kernels();
+#endif
+#if defined(RESQ_HAVE_AVX2)
+  if (isa == "avx2") return avx2_kernels();
+#endif
+  return portable_kernels();
 }
 
 }  // namespace resq

@@ -150,6 +150,13 @@ struct Kernels {
   void (*blend)(float* out, const float* const* rows, const float* weights, int n);
   void (*blend_half)(float* out, const uint16_t* const* rows, const float* weights, int n);
   void (*maximum)(float* out, const float* x, int n);
+  // out[i] = row[first[i]]·w0[i] + row[second[i]]·w1[i]
+  void (*stretch)(float* out, const float* row, const int32_t* first, const int32_t* second,
+                  const float* w0, const float* w1, int n);
+  // above·w0 + below·w1 against the best so far: where it is larger it is the best, and `id` its
+  // owner. The first id is 0, before which there is no best.
+  void (*contend)(float* best, int32_t* owners, int32_t id, const float* above, const float* below,
+                  float w0, float w1, int n);
   void (*divide)(float* x, float by, int n);
   // out |= in, bytes
   void (*merge)(uint8_t* out, const uint8_t* in, int n);

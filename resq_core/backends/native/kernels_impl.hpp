@@ -1178,6 +1178,30 @@ void maximum(float* out, const float* x, int n) {
   for (int i = 0; i < n; ++i) out[i] = x[i] > out[i] ? x[i] : out[i];
 }
 
+void stretch(float* out, const float* row, const int32_t* first, const int32_t* second,
+             const float* w0, const float* w1, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) out[i] = row[first[i]] * w0[i] + row[second[i]] * w1[i];
+}
+
+void contend(float* best, int32_t* owners, int32_t id, const float* above, const float* below,
+             float w0, float w1, int n) {
+  if (id == 0) {
+#pragma omp simd
+    for (int i = 0; i < n; ++i) {
+      best[i] = above[i] * w0 + below[i] * w1;
+      owners[i] = 0;
+    }
+    return;
+  }
+#pragma omp simd
+  for (int i = 0; i < n; ++i) {
+    const float score = above[i] * w0 + below[i] * w1;
+    owners[i] = score > best[i] ? id : owners[i];
+    best[i] = score > best[i] ? score : best[i];
+  }
+}
+
 void divide(float* x, float by, int n) {
 #pragma omp simd
   for (int i = 0; i < n; ++i) x[i] = x[i] / by;
@@ -1224,7 +1248,7 @@ const Kernels kTable = {
     quantize_residual, refresh, thin_frame,
     thin_quantize, thin_refresh, round_half, store_half, load_half,
     add_half, join, relu, clamp, add, affine, blend, blend_half,
-    maximum, divide, merge, merge_every, merge_bits, compress,
+    maximum, stretch, contend, divide, merge, merge_every, merge_bits, compress,
 };
 
 }  // namespace

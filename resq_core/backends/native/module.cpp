@@ -14,6 +14,7 @@
 
 #include "cpu.hpp"
 #include "program.hpp"
+#include "winners.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -24,6 +25,7 @@ using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::c
 using Image = nb::ndarray<const float, nb::ndim<4>, nb::device::cpu>;
 using Weights = nb::ndarray<const int8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using State = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Scores = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
 void require(bool holds, const char* what) {
@@ -136,6 +138,25 @@ NB_MODULE(_native, m) {
   m.def("cpu_features", &resq::cpu_features,
         "Instruction-set extensions that processor and operating system support.");
   m.def("isas", &resq::isas, "Kernel variants that can run here, best first.");
+
+  m.def(
+      "winners",
+      [](const Scores& scores, int rows, int columns, const std::string& isa) {
+        require(rows > 0 && columns > 0 && scores.size() > 0, "no side is empty");
+        require(scores.shape(0) <= 256, "an id is a byte");
+        const resq::Kernels* kernels = resq::kernels_for(isa);
+        uint8_t* ids = new uint8_t[size_t(rows) * columns];
+        nb::capsule owner(ids, [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
+        {
+          nb::gil_scoped_release release;
+          resq::winners(*kernels, scores.data(), int(scores.shape(0)), int(scores.shape(1)),
+                        int(scores.shape(2)), rows, columns, ids);
+        }
+        return nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>>(
+            ids, {size_t(rows), size_t(columns)}, owner);
+      },
+      "scores"_a.noconvert(), "rows"_a, "columns"_a, "isa"_a,
+      "The class with the largest of float32 scores [K, h, w], resized to rows by columns.");
 
   nb::class_<StepBuilder>(m, "Step")
       .def(

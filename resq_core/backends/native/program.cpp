@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <stdexcept>
 
 #include "cpu.hpp"
 #include "scratch.hpp"
@@ -12,19 +11,6 @@ namespace resq {
 namespace {
 
 constexpr size_t kSlack = 64;  // code planes may be read this far beyond their end
-
-const Kernels* kernels_for(const std::string& isa) {
-  const std::vector<std::string> usable = isas();
-  if (std::find(usable.begin(), usable.end(), isa) == usable.end())
-    throw std::invalid_argument("this machine cannot run the " + isa + " kernels");
-#if defined(RESQ_HAVE_AVX512)
-  if (isa == "avx512") return avx512_kernels();
-#endif
-#if defined(RESQ_HAVE_AVX2)
-  if (isa == "avx2") return avx2_kernels();
-#endif
-  return portable_kernels();
-}
 
 }  // namespace
 
