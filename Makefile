@@ -37,7 +37,7 @@ serve: $(READY)  ## start the server and its web page on http://127.0.0.1:8000
 	$(BIN)/resq serve $(ARGS)
 
 test: $(STAMP)   ## run the test suite, in WORKERS processes (2)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-ray: $(STAMP) ## the service's tests with workers of Ray for the engine, ten minutes on an idle machine
 	TEST_ENGINE=ray $(BIN)/python -m pytest $(addprefix tests/service/test_,$(addsuffix .py,$(RAY_TESTS))) $(ARGS)
