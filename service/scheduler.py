@@ -22,6 +22,7 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class _Work:
     call: Callable[[], Any]
+    priority: Priority
     done: asyncio.Future[Any]
     finished: asyncio.Event
 
@@ -33,11 +34,18 @@ class Scheduler:
     so that equal lanes take turns. Work of clips runs only where no live work waits. Everything
     that computes belongs here: OpenMP keeps a pool for every thread that uses it, and more pools
     than cores make each of them slow.
+
+    Args:
+        workers: threads.
+        patience: seconds for which work of clips waits after live work has ended, because the next
+            of that lane is on its way. 0 where the lane's owner is in the same event loop.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, patience: float = 0.0) -> None:
         self._pool = thread_pool(workers, "resq-infer")
         self._free = workers
+        self._patience, self._clips_from = patience, 0.0
+        self._later: asyncio.TimerHandle | None = None
         self._waiting: dict[Priority, deque[_Work]] = {p: deque() for p in Priority}
 
     def lane(self, priority: Priority = Priority.LIVE) -> Lane:
@@ -53,8 +61,8 @@ class Scheduler:
                 work.finished.set()
         self._pool.shutdown(wait=True)
 
-    def _submit(self, priority: Priority, work: _Work) -> None:
-        self._waiting[priority].append(work)
+    def _submit(self, work: _Work) -> None:
+        self._waiting[work.priority].append(work)
         self._dispatch()
 
     def _dispatch(self) -> None:
@@ -69,6 +77,8 @@ class Scheduler:
 
     def _next(self) -> _Work | None:
         for priority in Priority:
+            if priority is Priority.CLIP and self._waiting[priority] and self._clips_wait():
+                return None
             while self._waiting[priority]:
                 work = self._waiting[priority].popleft()
                 if not work.done.cancelled():
@@ -76,9 +86,21 @@ class Scheduler:
                 work.finished.set()
         return None
 
+    def _clips_wait(self) -> bool:
+        """Whether it is too early for a clip; it is looked at again when it is not."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._clips_from:
+            return False
+        if self._later is not None:
+            self._later.cancel()
+        self._later = loop.call_at(self._clips_from, self._dispatch)
+        return True
+
     def _on_done(self, work: _Work, result: asyncio.Future[Any]) -> None:
         self._free += 1
         work.finished.set()
+        if self._patience and work.priority is not Priority.CLIP:
+            self._clips_from = asyncio.get_running_loop().time() + self._patience
         error = result.exception()
         if not work.done.done():
             if error is not None:
@@ -105,9 +127,14 @@ class Lane:
         if self._last is not None and not self._last.finished.is_set():
             raise RuntimeError("a lane runs one thing at a time")
         loop = asyncio.get_running_loop()
-        work = _Work(partial(copy_context().run, call), loop.create_future(), asyncio.Event())
+        work = _Work(
+            partial(copy_context().run, call),
+            self._priority if priority is None else priority,
+            loop.create_future(),
+            asyncio.Event(),
+        )
         self._last = work
-        self._scheduler._submit(self._priority if priority is None else priority, work)
+        self._scheduler._submit(work)
         result: T = await work.done
         return result
 

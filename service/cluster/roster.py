@@ -142,9 +142,18 @@ class Roster:
         return Placed(name, self._workers[name].handle, self._policy.free(worker))
 
     async def release(self, gateway: str, key: str) -> None:
-        """A stream has left where it was."""
+        """A stream has left where it was, and what it kept busy there is free: an equal share of
+        what was measured, until the worker says more.
+        """
         owner = self._gateway(gateway)
+        left = owner.claims.get(key)
+        if left is None:
+            return
         owner.claim({k: claim for k, claim in owner.claims.items() if k != key})
+        known = self._workers.get(left.worker)
+        if known is not None:
+            streams = len(self._claimed(left.worker))
+            known.measured *= streams / (streams + 1)
 
     async def report(
         self,

@@ -195,7 +195,9 @@ class RemoteStream:
     def _call(self, name: str, *args: Any) -> Reply:
         reply = self.at(self.place, name, *args)
         assert isinstance(reply, Reply)
-        self._totals, self.nbytes = reply.totals, reply.nbytes
+        self._totals = reply.totals
+        if self.open:  # its end does not wait for a call that is on its way
+            self.nbytes = reply.nbytes
         return reply
 
     def at(self, place: Place, name: str, *args: Any) -> Any:

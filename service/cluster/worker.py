@@ -41,6 +41,7 @@ from service.threads import in_thread
 __all__ = ["Worker", "WorkerSetup"]
 
 T = TypeVar("T")
+_PATIENCE_SECONDS = 0.02  # a live stream's next frame is a way to its gateway and back behind
 _LEASE_SECONDS = 15.0  # a stream whose gateway is gone, and that nobody used for so long, ends
 
 
@@ -118,7 +119,7 @@ class Worker:
     def __init__(self, setup: WorkerSetup) -> None:
         self._setup, self._engine = setup, setup.engine()
         probe(self._engine, setup.usual)
-        self._scheduler = Scheduler(setup.threads)
+        self._scheduler = Scheduler(setup.threads, _PATIENCE_SECONDS)
         self._decoders = DecoderPool(setup.decoders, setup.decoder_timeout, setup.decoder_memory)
         self._decoders.fill()
         self._streams: dict[str, _Held] = {}

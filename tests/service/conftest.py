@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import threading
@@ -177,7 +178,11 @@ def square(index: int) -> NDArray[np.uint8]:
 
 
 class SlowEngine(LocalEngine):
-    """An engine whose every step takes a while, and whose streams can be counted."""
+    """An engine whose every step takes a while, and whose streams can be counted.
+
+    Attributes:
+        fault: "7 RuntimeError" lets the step of a stream with 7 frames behind it raise that, once.
+    """
 
     def __init__(
         self, model: QuantizedModel, seconds: float = 0.0, pose: QuantizedModel | None = None
@@ -186,7 +191,7 @@ class SlowEngine(LocalEngine):
         if pose is not None:
             models["marker"] = Model(POSE_CARD, lambda: pose)
         super().__init__(models)
-        self.seconds, self.anchor_seconds = seconds, 0.0
+        self.seconds, self.anchor_seconds, self.fault = seconds, 0.0, ""
         self.opened: list[SlowStream] = []
 
     def open(self, spec: StreamSpec) -> SlowStream:
@@ -212,11 +217,18 @@ class SlowStream(LocalStream):
         try:
             self.starts.append(time.perf_counter())
             time.sleep(self._engine.seconds)
+            self._fail()
             out = super().step(image, bit_map, layers, anchor)
             time.sleep(self._engine.anchor_seconds if out.is_anchor else 0.0)
             return out
         finally:
             self.running.release()
+
+    def _fail(self) -> None:
+        frame, _, error = self._engine.fault.partition(" ")
+        if error and self.totals.frames == int(frame):
+            self._engine.fault = ""
+            raise getattr(builtins, error)("of a test")
 
 
 @pytest.fixture(scope="session")

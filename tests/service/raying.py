@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,11 @@ from service.placement import State
 from tests.service.conftest import Marker, SlowEngine, Tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-_KNOBS = ("seconds", "anchor_seconds")
+_KNOBS: dict[str, tuple[Callable[[str], Any], str]] = {  # what it is, and what it begins with
+    "seconds": (float, "0"),
+    "anchor_seconds": (float, "0"),
+    "fault": (str, ""),
+}
 
 
 def slow_engine(folder: Path) -> SlowEngine:
@@ -34,10 +38,22 @@ def slow_engine(folder: Path) -> SlowEngine:
     class Knobbed(SlowEngine):
         def __getattribute__(self, name: str) -> Any:
             if name in _KNOBS:
-                return float((folder / name).read_text() or 0)
+                return _KNOBS[name][0]((folder / name).read_text())
             return super().__getattribute__(name)
 
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "fault":  # it is over
+                put(folder, name, value)
+            super().__setattr__(name, value)
+
     return Knobbed(tiny, pose=marker)
+
+
+def put(folder: Path, name: str, value: Any) -> None:
+    """Set a knob for all who look at it."""
+    new = folder / f"{name}.new"
+    new.write_text(str(value))
+    new.replace(folder / name)
 
 
 class Watched:
@@ -72,12 +88,11 @@ class KnobbedEngine(RayEngine):
         self._folder = folder
         self.opened: list[Any] = []
         self.seconds = self.anchor_seconds = 0.0
+        self.fault = ""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _KNOBS:
-            new = self._folder / f"{name}.new"
-            new.write_text(str(value))
-            new.replace(self._folder / name)
+            put(self._folder, name, value)
         super().__setattr__(name, value)
 
     def open(self, spec: StreamSpec) -> Any:
@@ -96,8 +111,8 @@ class Cluster:
 
     def __init__(self, folder: Path, cards: Sequence[ModelCard]) -> None:
         self._folder, self._cards = folder, cards
-        for name in _KNOBS:
-            (folder / name).write_text("0")
+        for name, (_, value) in _KNOBS.items():
+            put(folder, name, value)
         before = os.environ.get("PYTHONPATH", "")
         os.environ["PYTHONPATH"] = f"{ROOT}:{before}"  # workers import this file
         try:

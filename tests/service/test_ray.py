@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import numpy as np
 import pytest
 
 from service.client import Result, connect
 from service.config import Config
+from service.engine import StreamSpec
 from service.messages import Drop, Ended, Reset, StreamStart
 from service.server import Server, running
 from tests.service.conftest import colour, encoded
@@ -230,6 +232,29 @@ async def test_two_gateways_know_of_each_other_and_the_roster_recovers(
                 answer = await anext(aiter(third))
                 assert isinstance(answer, Result)
                 await eventually(lambda: ids(second) == {"here", "there", "third"}, 30)
+
+
+def test_streams_spread_as_soon_as_others_have_ended(engine: KnobbedEngine) -> None:
+    engine.seconds = 0.03
+    picture = np.zeros((48, 64, 3), np.uint8)
+    first = [engine.open(StreamSpec("tiny")) for _ in range(2)]
+    for stream, frames in zip(first, (50, 3), strict=True):
+        for _ in range(frames):
+            stream.step(picture, False, False, None)
+
+    def loads() -> list[float]:
+        engine.share({})
+        return sorted(member.worker.measured for member in engine.members)
+
+    deadline = time.monotonic() + 10
+    while loads()[1] < 5 * loads()[0] or loads()[0] == 0:
+        assert time.monotonic() < deadline, loads()
+    for stream in first:
+        stream.close()
+    again = [engine.open(StreamSpec("tiny")) for _ in range(2)]
+    assert len({stream.place.name for stream in again}) == 2
+    for stream in again:
+        stream.close()
 
 
 def test_a_clip_goes_on_with_another_worker(

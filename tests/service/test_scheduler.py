@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -43,6 +44,24 @@ async def test_clips_wait_for_live_work(scheduler: Scheduler) -> None:
 
     await asyncio.gather(use("clip", Priority.CLIP, 6), use("live", Priority.LIVE, 6))
     assert order == ["clip"] + ["live"] * 6 + ["clip"] * 5
+
+
+async def test_clips_wait_for_the_next_of_a_lane_whose_owner_is_far_away() -> None:
+    order: list[str] = []
+    with closing(Scheduler(1, patience=0.2)) as scheduler:
+
+        async def use(name: str, priority: Priority, count: int, way: float) -> None:
+            lane = scheduler.lane(priority)
+            for _ in range(count):
+                await lane.run(lambda: order.append(name))
+                await asyncio.sleep(way)
+
+        began = time.perf_counter()
+        clips = use("clip", Priority.CLIP, 4, 0)
+        await asyncio.gather(clips, use("live", Priority.LIVE, 4, 0.01))
+        assert order == ["clip"] + ["live"] * 4 + ["clip"] * 3
+        assert time.perf_counter() - began >= 0.2
+        await asyncio.wait_for(use("clip", Priority.CLIP, 2, 0), 5)  # nobody live: at once
 
 
 async def test_a_lane_runs_one_thing_at_a_time(scheduler: Scheduler) -> None:
