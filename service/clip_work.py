@@ -1,4 +1,4 @@
-"""One clip through one engine stream, a frame at a time: results, annotated video, totals."""
+"""One clip through an engine, a frame at a time: results, annotated video, totals."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from service.annotate import Prediction, annotate
+from service.clip_lanes import ClipLanes
 from service.decoder import Clip, ClipFrame
 from service.decoder_process import RemoteClip
 from service.durable import AppendFile, Mark, holds, put_in_place
@@ -97,12 +98,12 @@ class ClipWork:
     times what they were, but the first frame that is inferred is the checkpoint's, as an anchor
     (`restart`).
 
-    `advance` decodes a frame and infers it; who wants to infer elsewhere than where it decodes
+    `advance` decodes a frame and infers one; who wants to infer elsewhere than where it decodes
     calls `fetch` before.
 
     Args:
-        engine: where the stream is opened.
-        spec: the stream's options.
+        engine: where the streams are opened, see `ClipLanes`.
+        spec: the streams' options.
         clip: an open clip, which `close` closes too.
         folder: gets `results.ndjson`, and `annotated.mp4` at the end.
         checkpoint: of an earlier run in this folder.
@@ -112,6 +113,7 @@ class ClipWork:
             Objects, whose memory is more of the past than the anchor, have none before the end,
             and neither has a pose once the clip has changed its size, which moves its box.
         latest: what the last `advance` inferred, None if nothing.
+        totals: sums so far, those before the checkpoint included.
 
     Raises:
         EngineError: options that the engine refuses.
@@ -136,13 +138,14 @@ class ClipWork:
         self.checkpoint = checkpoint
         self.latest: StepOutput | None = None
         self._before = start = checkpoint or _START
+        self.totals = start.totals
         self.frames, self.results, self.drops = start.frames, start.results, start.drops
         self._backend, self._canvas = start.backend, start.canvas
         with ExitStack() as stack:
             stack.callback(clip.close)
             self._card = engine.card(spec.model)
-            self._stream = engine.open(replace(spec, at=start.at))
-            stack.callback(self._stream.close)
+            self._lanes = ClipLanes(engine, replace(spec, at=start.at))
+            stack.callback(self._lanes.close)
             folder.mkdir(parents=True, exist_ok=True)
             self._lines = AppendFile(folder / _LINES, start.lines)
             stack.callback(self._lines.close)
@@ -150,16 +153,11 @@ class ClipWork:
             stack.callback(self._bitstream.close)
             self._stack = stack.pop_all()
         self._frames: Iterator[ClipFrame] = iter(self._clip)
-        self._fetched: ClipFrame | None = None
+        self._over = False
         self._one_size = True
         self._size: tuple[int, ...] = ()  # of the first picture
-        options = self._stream.spec
+        options = self._lanes.spec
         self._title = f"{options.model} {options.precision} T={options.period}"
-
-    @property
-    def totals(self) -> StreamTotals:
-        """Sums so far, those before the checkpoint included."""
-        return self._before.totals.plus(self._stream.totals)
 
     @property
     def fps(self) -> float:
@@ -176,40 +174,43 @@ class ClipWork:
         return self._before.seconds + time.perf_counter() - self._started
 
     def fetch(self) -> bool:
-        """Decode the next frame unless that is done; False when there is none."""
-        if self._fetched is None:
+        """Decode one frame more, unless enough wait; False when there is nothing left to do."""
+        if not self._over and not self._lanes.full:
             frame = next(self._frames, None)
             if frame is None:
-                return False
+                self._over = True
+                return len(self._lanes) > 0
             self._size = self._size or frame.image.shape
             self._one_size = self._one_size and frame.image.shape == self._size
             if frame.index >= self._before.frames:
-                self._fetched = frame
-        return True
+                self._lanes.put(frame)
+        return not self._over or len(self._lanes) > 0
 
     def advance(self) -> bool:
-        """Do the next frame, or pass over one that is done already; False when there is none."""
-        more = self.fetch()
-        frame, self._fetched, self.latest = self._fetched, None, None
-        if frame is None:
+        """Do the next frame; nothing where it was done already, or where more frames have to be
+        decoded before any is waited for. False when there is none.
+        """
+        more, self.latest = self.fetch(), None
+        if not self._lanes.full and not (self._over and len(self._lanes)):
             return more
-        start, totals = time.perf_counter(), self.totals
+        frame, infer = self._lanes.take()
+        totals = self.totals
         try:
-            out = self._stream.step(frame.image, True, False, None)
+            out, seconds = infer()
         except FrameError as error:
             self.frames += 1
             self.drops += 1
             self._write({"index": frame.index, "pts_us": frame.pts_us, "drop": str(error)})
             return True
-        infer_ms = 1000 * (time.perf_counter() - start)
         if out.anchor_reason == "first_frame" and self._before.frames:
             out = replace(out, anchor_reason="restart")
         elif out.is_anchor and self.frames and self._can_go_on:
             self.checkpoint = self._mark(totals, out)
         self.frames += 1
         self.results += 1
+        self.totals = totals.plus(_totals(out))
         self._backend, self.latest = out.backend, out
-        self._write(_figures(frame, out, infer_ms))
+        self._write(_figures(frame, out, 1000 * seconds))
         self._draw(frame.image, out)
         return True
 
@@ -228,7 +229,7 @@ class ClipWork:
 
     def _report(self) -> dict[str, Any]:
         """Totals; `backend` is that of the last result, None without any."""
-        t, spec = self.totals, self._stream.spec
+        t, spec = self.totals, self._lanes.spec
         return {
             "model": spec.model,
             "precision": spec.precision,
@@ -303,6 +304,14 @@ class ClipWork:
             keypoints=() if out.pose is None else out.pose.keypoints.tolist(),
             skeleton=joints.skeleton if joints else (),
         )
+
+
+def _totals(out: StepOutput) -> StreamTotals:
+    """The sums of one frame."""
+    b = out.bops
+    return StreamTotals(
+        1, int(out.is_anchor), b.frame, b.policy, b.w8a8, b.fp32, b.saving, out.mean_bits
+    )
 
 
 def _figures(frame: ClipFrame, out: StepOutput, infer_ms: float) -> dict[str, Any]:

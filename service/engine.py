@@ -315,7 +315,9 @@ class Engine(Protocol):
 
     @property
     def clips(self) -> int:
-        """Clips that are worked on at the same time, at least 1."""
+        """Clips that are worked on at the same time, and streams that one of them may have, at
+        least 1.
+        """
         ...
 
     def share(self, streams: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
