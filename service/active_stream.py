@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from service.messages import (
     StreamUpdate,
 )
 from service.outbox import Outbox, Result
-from service.pictures import Limits
+from service.pictures import DecodeError, Limits
 from service.protocol import Close, Flags, FrameReceived, ServerProtocol, dump
 from service.queues import Closed
 from service.registry import Slot
@@ -254,10 +253,14 @@ class ActiveStream:
         self._halt(Stop(Close.INTERNAL, reason))
 
     async def _infer(self) -> None:
-        """Step every picture."""
-        with contextlib.suppress(Closed):
+        """Step every picture; a decoder that is lost ends the stream here as well."""
+        try:
             while True:
                 await self._step(await self._intake.get())
+        except Closed:
+            return
+        except DecoderLost as error:
+            self._fail(error.reason, str(error))
 
     async def _step(self, ready: Ready) -> None:
         anchor = "requested" if Flags.ANCHOR in ready.flags else None
@@ -276,6 +279,9 @@ class ActiveStream:
             )
         except FrameError as error:
             self._drop(ready.seq, "bad_frame", str(error))
+            return
+        except DecodeError as error:
+            self._drop(ready.seq, error.reason, str(error))
             return
         finally:
             self._tell_refused()

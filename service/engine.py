@@ -148,9 +148,17 @@ class StreamTotals:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Kept:
-    """A picture that stays where the engine decoded it, and the seq of the packet it came in."""
+    """A picture that the engine has, or will have: it stays where it is decoded.
+
+    Attributes:
+        seq: of the packet that it came in.
+        data: the packet, where it is decoded when its turn comes; None where it was.
+        decoder: which one decodes it then.
+    """
 
     seq: int
+    data: bytes | None = None
+    decoder: int = 0
 
 
 class Decoder(Protocol):
@@ -205,12 +213,14 @@ class Answer:
         out: the result; of another machine without `ids` and `bit_map`, which are among the blobs.
         blobs: each with its descriptor, in wire order.
         infer, encode: seconds of a worker's time.
+        decode: seconds that the picture took, where it was decoded now.
     """
 
     out: StepOutput
     blobs: tuple[tuple[Blob, bytes], ...]
     infer: float
     encode: float
+    decode: float = 0.0
 
 
 class EngineStream(Protocol):

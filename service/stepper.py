@@ -75,7 +75,8 @@ class Stepper:
 
         Raises:
             FrameError: the model cannot run on it.
-            WorkerLost: the stream's state is gone.
+            DecodeError: it is no picture, which shows only now where the engine decodes it.
+            DecoderLost, WorkerLost: the stream's decoder, or its state, is gone.
         """
         while self._updates:
             self._apply(self._updates.popleft())
@@ -91,13 +92,13 @@ class Stepper:
         answer = self._stream.answer(ready.image, ask)
         if answer is None:
             return None
-        out, worked = answer.out, answer.infer + answer.encode
+        out, worked = answer.out, answer.decode + answer.infer + answer.encode
         if sample and not out.is_anchor:
             self.layers, self._sampled = out.layers, start
         self.cpu_seconds = time.thread_time() - busy
         timings = Timings(
             receive=_ms(ready.decode_start - ready.received),
-            decode=_ms(ready.decoded - ready.decode_start),
+            decode=_ms(ready.decoded - ready.decode_start + answer.decode),
             # on its way to a worker and back as well, where that is elsewhere
             queue=_ms(max(0.0, time.perf_counter() - ready.decoded - worked)),
             infer=_ms(answer.infer),

@@ -97,6 +97,12 @@ class _Gateway:
     streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     came: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def placed_lately(self) -> dict[str, Claim]:
+        """Claims of streams that came in the last seconds."""
+        since = time.monotonic() - _FRESH_SECONDS
+        return {key: claim for key, claim in self.claims.items() if self.came[key] > since}
+
     def claim(self, claims: Mapping[str, Claim]) -> None:
         """These are its streams now."""
         now = time.monotonic()
@@ -161,10 +167,14 @@ class Roster:
         claims: Mapping[str, Claim],
         streams: Mapping[str, Mapping[str, Any]],
     ) -> View:
-        """A gateway's streams, by key what they claim, by id what they are; gives the rest."""
+        """A gateway's streams, by key what they claim, by id what they are; gives the rest.
+
+        One that was placed a moment ago counts although it is not among them: it is being opened,
+        and the next must not go to the same worker for that.
+        """
         self._begin()
         mine = self._gateway(gateway)
-        mine.claim(claims)
+        mine.claim({**mine.placed_lately, **claims})
         mine.streams = streams
         others = [g for g in self._gateways.values() if g is not mine]
         return View(

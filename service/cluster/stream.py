@@ -120,7 +120,12 @@ class RemoteStream:
         return self._continued(reply.value)
 
     def answer(self, image: Picture | Kept, ask: Ask) -> Answer | None:
-        """Run a live frame and encode its result there. Raises FrameError, or WorkerLost."""
+        """Run a live frame and encode its result there.
+
+        Raises:
+            FrameError, DecodeError: this frame cannot be had.
+            DecoderLost, WorkerLost: nor can any other.
+        """
         self._stay()
         reply = self._call("answer", image, ask)
         answer = reply.value
@@ -258,7 +263,13 @@ class RemoteDecoder:
         self._at("start_decoder", self._kind, self._limits)
 
     def decode(self, data: bytes, seq: int) -> Sequence[Decoded | Kept]:
-        """Pictures of a frame. Raises DecodeError, DecoderLost, or WorkerLost."""
+        """Pictures of a frame. Raises DecodeError, DecoderLost, or WorkerLost.
+
+        One that stands for itself goes to the worker when it is inferred, not before: a way less,
+        and what is superseded until then is never decoded.
+        """
+        if self._kind == "image":
+            return [Kept(seq, data, self._number)]
         return self._decode(data, seq)
 
     def flush(self) -> Sequence[Decoded | Kept]:

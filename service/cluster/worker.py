@@ -154,9 +154,12 @@ class Worker:
 
     @_meant
     async def answer(self, key: str, image: Picture | Kept, ask: Ask) -> Reply:
-        """A live frame, by its seq where this worker decoded it. FrameError as the engine."""
+        """A live frame, by its seq where this worker decoded it, or as it came. FrameError as the
+        engine, DecodeError, DecoderLost.
+        """
         held, came = self._held(key), time.perf_counter()
-        picture = self._picture(held, image)
+        picture = await self._picture(held, image)
+        decode = time.perf_counter() - came
 
         def work() -> Answer | None:
             if ask.within is not None and time.perf_counter() - came > ask.within:
@@ -167,7 +170,8 @@ class Worker:
         if answer is not None:
             held.busy.note(time.perf_counter(), answer.infer + answer.encode)
             # they are among the blobs, a fiftieth of the size
-            answer = replace(answer, out=replace(answer.out, ids=None, bit_map=None))
+            out = replace(answer.out, ids=None, bit_map=None)
+            answer = replace(answer, out=out, decode=decode)
         return self._reply(held, answer)
 
     @_meant
@@ -252,9 +256,14 @@ class Worker:
             raise WorkerLost("the stream has another decoder by now")
         return held.decoding
 
-    def _picture(self, held: _Held, image: Picture | Kept) -> Picture:
+    async def _picture(self, held: _Held, image: Picture | Kept) -> Picture:
         if not isinstance(image, Kept):
             return image
+        if image.data is not None:
+            decoding = self._decoding(held, image.decoder)
+            decode = decoding.decoder.decode
+            [found] = await in_thread(decoding.thread, decode, image.data, image.seq)
+            return found.image
         picture = None if held.decoding is None else held.decoding.pictures.pop(image.seq, None)
         if picture is None:
             raise FrameError(f"the picture of frame {image.seq} is gone")

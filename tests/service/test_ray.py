@@ -257,6 +257,15 @@ def test_streams_spread_as_soon_as_others_have_ended(engine: KnobbedEngine) -> N
         stream.close()
 
 
+def test_a_stream_that_is_being_opened_counts_already(engine: KnobbedEngine) -> None:
+    first = engine.place(None)
+    engine.share({})  # it knows of no open stream
+    second = engine.place(None)
+    assert first.name != second.name
+    for place in (first, second):
+        engine.on_left(place)
+
+
 def test_a_clip_runs_on_all_workers_and_goes_on_without_one(
     serve: Serve, engine: KnobbedEngine
 ) -> None:
