@@ -254,8 +254,7 @@ class Capacity:
         if share.demand(self.effects) == 0.0:
             return
         for level in range(self._level, len(self._levels)):
-            demand = share.demand(self._levels[level])
-            if demand <= min(share.room, self._free(self._levels[level])):
+            if share.demand(self._levels[level]) <= self._room(share, self._levels[level]):
                 if level != self._level:
                     self._set_level(level)
                 return
@@ -265,11 +264,18 @@ class Capacity:
         """Workers that one more stream could claim: it is worked on by one at a time."""
         return max(0.0, min(self._share, self.limit - self._sum(effects)))
 
+    def _room(self, share: Share, effects: Effects) -> float:
+        """Workers that it could claim with such effects: in all, and where it runs. There it is
+        what it was when the stream came, and of what the effects free a worker's even part.
+        """
+        freed = self._sum(self.effects) - self._sum(effects)
+        return min(share.room + freed / max(self.workers, 1.0), self._free(effects))
+
     def _refusal(self, share: Share) -> OverCapacityError:
         last, costs, fps = self._levels[-1], share.costs, share.fps
         assert costs is not None
         assert fps is not None
-        demand, free = share.demand(last), min(share.room, self._free(last))
+        demand, free = share.demand(last), self._room(share, last)
         would = math.floor(10 * fps * free / demand) / 10
         fits = f"up to {would:g} would fit" if would > 0 else "no rate would fit now"
         each = 1000 * costs.per_frame(share.period * last.period)

@@ -86,10 +86,16 @@ def join(config: Config, cards: Sequence[ModelCard], engine: Callable[[], Engine
         enable_task_events=False,
     )
     roster = actor.remote(setup, policy)
-    try:
-        call(roster.set_up, setup, policy, seconds=_ROSTER_SECONDS)
-    except WorkerLost as lost:
-        raise ConnectionError(f"the roster of the workers cannot be reached: {lost}") from lost
+    deadline = time.monotonic() + _ROSTER_SECONDS
+    while True:
+        try:
+            call(roster.set_up, setup, policy, seconds=_ROSTER_SECONDS)
+            break
+        except WorkerLost as lost:  # it may be on its way to another machine
+            if time.monotonic() > deadline:
+                words = f"the roster of the workers cannot be reached: {lost}"
+                raise ConnectionError(words) from lost
+            time.sleep(0.5)
     found = RayEngine(cards, roster)
     deadline = time.monotonic() + _WORKER_SECONDS
     while True:

@@ -205,6 +205,16 @@ def test_streams_are_degraded_where_that_makes_room() -> None:
     assert c.effects.level == 3, "who is refused costs the others nothing"
 
 
+def test_what_is_taken_makes_room_where_a_stream_runs_too() -> None:
+    c = capacity(workers=1, measures=(Measure.RATE,))
+    admit(c, 20)  # 0.6, and 0.3 of every second frame
+    with pytest.raises(OverCapacityError, match=r"0\.40 of 0\.80 are free for one stream"):
+        c.admit(M, P, 8, 60, room=0.1)
+    assert c.effects.level == 0
+    c.admit(M, P, 8, 10, room=0.1)  # 0.15 of the 0.1 that there was and the 0.3 that came free
+    assert c.effects.level == 1
+
+
 def test_no_frame_of_a_lossless_stream_is_taken() -> None:
     c = capacity(workers=1, measures=(Measure.RATE,))
     admit(c, 20, live=False)
