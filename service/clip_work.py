@@ -15,7 +15,7 @@ from PIL import Image
 
 from service.annotate import Prediction, annotate
 from service.clip_lanes import ClipLanes
-from service.decoder import Clip, ClipFrame
+from service.decoder import Clip, ClipError, ClipFrame
 from service.decoder_process import RemoteClip
 from service.durable import AppendFile, Mark, holds, put_in_place
 from service.encoder import BitstreamWriter, bitstream_to_mp4
@@ -154,6 +154,7 @@ class ClipWork:
             self._stack = stack.pop_all()
         self._frames: Iterator[ClipFrame] = iter(self._clip)
         self._over = False
+        self._broken: ClipError | None = None
         self._one_size = True
         self._size: tuple[int, ...] = ()  # of the first picture
         options = self._lanes.spec
@@ -176,15 +177,25 @@ class ClipWork:
     def fetch(self) -> bool:
         """Decode one frame more, unless enough wait; False when there is nothing left to do."""
         if not self._over and not self._lanes.full:
+            frame = self._next()
+            self._over = frame is None
+            if frame is not None and frame.index >= self._before.frames:
+                self._lanes.put(frame)
+        if self._broken is not None and not self._lanes:
+            raise self._broken
+        return not self._over or len(self._lanes) > 0
+
+    def _next(self) -> ClipFrame | None:
+        """The next frame of the clip; None at its end, and where it breaks off."""
+        try:
             frame = next(self._frames, None)
-            if frame is None:
-                self._over = True
-                return len(self._lanes) > 0
+        except ClipError as error:  # for when the frames before it are done
+            self._broken = error
+            return None
+        if frame is not None:
             self._size = self._size or frame.image.shape
             self._one_size = self._one_size and frame.image.shape == self._size
-            if frame.index >= self._before.frames:
-                self._lanes.put(frame)
-        return not self._over or len(self._lanes) > 0
+        return frame
 
     def advance(self) -> bool:
         """Do the next frame; nothing where it was done already, or where more frames have to be

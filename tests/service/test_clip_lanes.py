@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from resq_core import QuantizedModel
 from service import clip_lanes
 from service.clip_work import ClipWork
-from service.decoder import open_clip
+from service.decoder import Clip, ClipError, ClipFrame, open_clip
 from service.encoder import VideoWriter
 from service.engine import FrameError, StepOutput, StreamSpec
 from tests.service.conftest import SlowEngine, SlowStream, colour
@@ -131,6 +132,24 @@ def test_a_frame_that_fails_costs_itself(
     assert [line["index"] for line in lines] == list(range(FRAMES))
     assert [line["index"] for line in lines if "drop" in line] == [5]
     assert (report["frames"], report["results"], report["drops"]) == (FRAMES, FRAMES - 1, 1)
+
+
+def test_what_came_before_a_break_in_the_clip_is_done(
+    quantized: QuantizedModel, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def frames(self: Clip) -> Iterator[ClipFrame]:
+        yield from list(whole(self))[:11]
+        raise ClipError("it breaks off")
+
+    whole = Clip.__iter__
+    monkeypatch.setattr(Clip, "__iter__", frames)
+    work = ClipWork(Wide(quantized), SPEC, open_clip(clip), tmp_path / "three")
+    with pytest.raises(ClipError, match="breaks off"):
+        while work.advance():
+            pass
+    work.close()
+    assert work.results == 11
+    assert len((tmp_path / "three" / "results.ndjson").read_text().splitlines()) == 11
 
 
 def test_a_job_that_ends_early_waits_for_no_frame_that_was_not_begun(
