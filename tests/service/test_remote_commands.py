@@ -104,7 +104,12 @@ def test_an_interrupt_ends_a_camera_in_order(serve: Serve, tmp_path: Path) -> No
         source = f"rtsp://127.0.0.1:{port}/live"
         command = [sys.executable, "-m", "service.cli", "stream", source, "--url", address]
         process = subprocess.Popen(
-            [*command, "--out", str(out), "--json"], stdout=subprocess.PIPE, cwd=ROOT, text=True
+            [*command, "--out", str(out), "--json"],
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+            # a shell's background jobs ignore it, and so would whatever they start
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 60
         lines = out / "results.ndjson"
