@@ -10,7 +10,8 @@ CLIP   ?=
 ARGS   ?=
 SOAK_SECONDS ?= 1800
 WORKERS ?= 2
-RAY_TESTS ?= streams resume clips admission protocol serving lifecycle client faults
+RAY_TESTS ?= streams resume clips admission protocol serving lifecycle client faults access poses requests server sinks pulls openapi \
+	prometheus hostile_media durable_jobs remote_commands dashboard javascript
 
 # threads that spin for long while they wait starve everything else on a small machine
 export GOMP_SPINCOUNT ?= 1000
@@ -39,7 +40,7 @@ serve: $(READY)  ## start the server and its web page on http://127.0.0.1:8000
 test: $(STAMP)   ## run the test suite, in WORKERS processes (2)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-ray: $(STAMP) ## the service's tests with workers of Ray for the engine, ten minutes on an idle machine
+test-ray: $(STAMP) ## the service's tests with workers of Ray for the engine, twenty minutes
 	TEST_ENGINE=ray $(BIN)/python -m pytest $(addprefix tests/service/test_,$(addsuffix .py,$(RAY_TESTS))) $(ARGS)
 	$(BIN)/python -m pytest tests/service/test_ray.py $(ARGS)
 

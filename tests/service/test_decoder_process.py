@@ -37,11 +37,12 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="need
 
 
 def decoders() -> list[psutil.Process]:
-    """Decoder processes of this one, dead ones that nobody buried included."""
-    found = []
-    for process in psutil.Process().children():
+    """Decoder processes of this one and of workers below it, and dead ones that nobody buried."""
+    found, this = [], psutil.Process()
+    for process in this.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if process.status() == "zombie" or "sys.path[:]" in str(process.cmdline()):
+            mine = process.ppid() == this.pid
+            if "sys.path[:]" in str(process.cmdline()) or (mine and process.status() == "zombie"):
                 found.append(process)
     return found
 
