@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ async def test_steps_add_streams_and_every_frame_is_accounted_for(serve: Serve) 
         assert row["frame_bytes"] == pytest.approx(sum(map(len, FRAMES)) / len(FRAMES), rel=0.2)
         told = row["server"]
         assert min(told["cores"], told["anchor_cpu_seconds"], told["residual_cpu_seconds"]) > 0
-        assert told["decoder_bytes"] > 1e6, "each stream has a decoder process"
+        if os.environ.get("TEST_ENGINE") != "ray":  # there they are the workers'
+            assert told["decoder_bytes"] > 1e6, "each stream has a decoder process"
     assert (found.model, found.period) == ("tiny", 4)
     assert found.worker.anchor_ms > 0
     assert found.state_bytes is not None
@@ -184,7 +186,10 @@ def test_loadgen_tells_people_and_programs(serve: Serve, resq: Resq, clip: Path)
         assert word in text
 
 
-def test_bad_input_is_named(serve: Serve, resq: Resq, clip: Path, tmp_path: Path) -> None:
+def test_bad_input_is_named(
+    serve: Serve, engine: SlowEngine, resq: Resq, clip: Path, tmp_path: Path
+) -> None:
+    engine.seconds = 0.01  # 200 frames per second are too many for any machine
     full = serve(max_streams=1)
     quick = ("--clip", clip, "--seconds", 0.2)
     bad = tmp_path / "bad.mp4"
