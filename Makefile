@@ -11,7 +11,8 @@ ARGS   ?=
 SOAK_SECONDS ?= 1800
 WORKERS ?= 2
 RAY_TESTS ?= streams resume clips admission protocol serving lifecycle client faults access poses requests server sinks pulls openapi \
-	prometheus hostile_media durable_jobs remote_commands dashboard javascript load
+	prometheus hostile_media durable_jobs remote_commands dashboard javascript load \
+	console console_clips console_live console_marking
 
 # threads that spin for long while they wait starve everything else on a small machine
 export GOMP_SPINCOUNT ?= 1000
