@@ -129,9 +129,10 @@ class _Head(nn.Module):
         assert coarse.bias is not None
         classes, width = coarse.weight.shape[:2]
         finer = nn.ConvTranspose2d(width, classes, upsample, upsample)
+        assert finer.bias is not None
         with torch.no_grad():
             finer.weight.copy_(coarse.weight.transpose(0, 1).expand_as(finer.weight))
-            finer.bias.copy_(coarse.bias)  # type: ignore[union-attr]
+            finer.bias.copy_(coarse.bias)
         self.conv2 = finer
 
     def forward(self, x: Tensor) -> Tensor:

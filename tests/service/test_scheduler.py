@@ -48,7 +48,7 @@ async def test_clips_wait_for_live_work(scheduler: Scheduler) -> None:
 
 async def test_clips_wait_for_the_next_of_a_lane_whose_owner_is_far_away() -> None:
     order: list[str] = []
-    with closing(Scheduler(1, patience=0.2)) as scheduler:
+    with closing(Scheduler(1, patience=1.0)) as scheduler:
 
         async def use(name: str, priority: Priority, count: int, way: float) -> None:
             lane = scheduler.lane(priority)
@@ -60,7 +60,7 @@ async def test_clips_wait_for_the_next_of_a_lane_whose_owner_is_far_away() -> No
         clips = use("clip", Priority.CLIP, 4, 0)
         await asyncio.gather(clips, use("live", Priority.LIVE, 4, 0.01))
         assert order == ["clip"] + ["live"] * 4 + ["clip"] * 3
-        assert time.perf_counter() - began >= 0.2
+        assert time.perf_counter() - began >= 1.0
         await asyncio.wait_for(use("clip", Priority.CLIP, 2, 0), 5)  # nobody live: at once
 
 

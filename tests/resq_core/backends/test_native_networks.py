@@ -51,7 +51,7 @@ def assert_close(frames: Sequence[tuple[StepResult, StepResult]]) -> None:
 def test_every_network(name: str) -> None:
     network = models.build(name).eval()
     fill(network)
-    clip = moving_clip(5, 1, (1, 3, 64, 64))
+    clip = moving_clip(6, 1, (1, 3, 64, 64))
     model = resq_core.quantize(network, "W8A8->W8A{0,4,8}", period=4, backend="reference")
     model.calibrate([clip], samples=2, points=3)
     native = on(model, "native")
