@@ -23,7 +23,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # other tests count the processes that there are
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `resq serve` with a data folder of its own."""
     with launch(data_dir=tmp_path_factory.mktemp("data")) as launched:
