@@ -31,6 +31,7 @@ __all__ = [
     "HRNetPlan",
     "PoseHRNet",
     "SegmentationHRNet",
+    "hrnet_w16_pose",
     "hrnet_w18",
     "hrnet_w18_small",
     "hrnet_w18_small_v1",
@@ -214,11 +215,12 @@ class SegmentationHRNet(HRNet):
 _DEEP = ((1, 4), (4, 4), (3, 4))
 _SMALL_V1 = HRNetPlan(16, ((1, 2), (1, 2), (1, 2)), stem_width=32, stem_blocks=1)
 _SMALL_V2 = HRNetPlan(18, ((1, 2), (3, 2), (2, 2)), stem_blocks=2)
+_NARROW = HRNetPlan(16, _SMALL_V2.stages, stem_blocks=2, upsampling="nearest")
 
 
-def _pose(width: int, num_joints: int) -> PoseHRNet:
+def _pose(plan: HRNetPlan, num_joints: int) -> PoseHRNet:
     check_count("num_joints", num_joints, _MAX_JOINTS)
-    net = PoseHRNet(HRNetPlan(width, _DEEP, upsampling="nearest"), num_joints)
+    net = PoseHRNet(plan, num_joints)
     initialise(net)
     return net
 
@@ -230,14 +232,19 @@ def _segmentation(plan: HRNetPlan, num_classes: int) -> SegmentationHRNet:
     return net
 
 
+def hrnet_w16_pose(num_joints: int = 17) -> PoseHRNet:
+    """A narrow HRNet for pose, of this project: HRNetV2-W18-Small-v2's depth, 16 channels wide."""
+    return _pose(_NARROW, num_joints)
+
+
 def hrnet_w32_pose(num_joints: int = 17) -> PoseHRNet:
     """HRNet-w32 for pose: 28.5 M parameters, 10.2 G multiply-adds at 256x256."""
-    return _pose(32, num_joints)
+    return _pose(HRNetPlan(32, _DEEP, upsampling="nearest"), num_joints)
 
 
 def hrnet_w48_pose(num_joints: int = 17) -> PoseHRNet:
     """HRNet-w48 for pose."""
-    return _pose(48, num_joints)
+    return _pose(HRNetPlan(48, _DEEP, upsampling="nearest"), num_joints)
 
 
 def hrnet_w18(num_classes: int = 19) -> SegmentationHRNet:

@@ -11,6 +11,7 @@ from torch import nn
 from resq_core.errors import OptionError, UnknownModelError
 from resq_core.models.ddrnet import ddrnet23, ddrnet23_slim, ddrnet39
 from resq_core.models.hrnet import (
+    hrnet_w16_pose,
     hrnet_w18,
     hrnet_w18_small,
     hrnet_w18_small_v1,
@@ -29,6 +30,7 @@ _BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
     "ddrnet23": ddrnet23,
     "ddrnet23_slim": ddrnet23_slim,
     "ddrnet39": ddrnet39,
+    "hrnet_w16_pose": hrnet_w16_pose,
     "hrnet_w18": hrnet_w18,
     "hrnet_w18_small": hrnet_w18_small,
     "hrnet_w18_small_v1": hrnet_w18_small_v1,

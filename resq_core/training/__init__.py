@@ -3,11 +3,13 @@
 from resq_core.training.float_network import FloatNetwork
 from resq_core.training.losses import (
     distillation,
+    heatmap_error,
     lovasz_softmax,
     ohem_cross_entropy,
     squared_error,
 )
 from resq_core.training.network import TrainedNetwork
+from resq_core.training.portraits import PortraitSource
 from resq_core.training.sequences import (
     VOID,
     Batch,
@@ -17,13 +19,15 @@ from resq_core.training.sequences import (
     Stretch,
     batch_of,
 )
-from resq_core.training.trainer import Schedule, Trainer
+from resq_core.training.trainer import Loss, Schedule, Trainer
 
 __all__ = [
     "VOID",
     "Batch",
     "ClipSource",
     "FloatNetwork",
+    "Loss",
+    "PortraitSource",
     "Schedule",
     "Source",
     "StillSource",
@@ -32,6 +36,7 @@ __all__ = [
     "Trainer",
     "batch_of",
     "distillation",
+    "heatmap_error",
     "lovasz_softmax",
     "ohem_cross_entropy",
     "squared_error",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["distillation", "lovasz_softmax", "ohem_cross_entropy", "squared_error"]
+__all__ = ["distillation", "heatmap_error", "lovasz_softmax", "ohem_cross_entropy", "squared_error"]
 
 
 def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -37,6 +37,22 @@ def squared_error(output: Any, teacher: Any) -> Tensor:
         if isinstance(a, Tensor)
     ]
     return torch.stack(terms).mean()
+
+
+def heatmap_error(heatmaps: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of heatmaps over those that count.
+
+    Args:
+        heatmaps: float32 [B, K, h, w].
+        wanted: of that shape; maps of NaN do not count.
+
+    Returns:
+        A scalar; 0, with no gradient, where none counts.
+    """
+    counted = ~wanted[:, :, 0, 0].isnan()
+    if not counted.any():
+        return heatmaps.sum() * 0.0
+    return (heatmaps[counted] - wanted[counted]).square().mean()
 
 
 def ohem_cross_entropy(

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from resq_core.errors import InputError, OptionError
 
-__all__ = ["VOID", "Batch", "ClipSource", "Source", "StillSource", "Stretch", "batch_of"]
+__all__ = [
+    "VOID",
+    "Batch",
+    "ClipSource",
+    "Source",
+    "StillSource",
+    "Stretch",
+    "batch_of",
+    "recoloured",
+]
 
 VOID = 255
 """Label of pixels that do not count, whatever a data set calls them."""
@@ -38,7 +47,8 @@ class Batch:
 
     Attributes:
         frames: T tensors float32 [B, C, h, w].
-        labels: T tensors int64 [B, h, w], class ids or `VOID`; None where there are none.
+        labels: T tensors int64 [B, h, w], class ids or `VOID`, or float32 [B, K, h, w], heatmaps;
+            None where there are none.
     """
 
     frames: list[Tensor]
@@ -133,7 +143,7 @@ class StillSource:
             align_corners=False,
         )
         if self.jitter:
-            frames = _recoloured(frames, self.jitter, generator)
+            frames = recoloured(frames, self.jitter, generator)
         if not self.labels:
             return Stretch(frames)
         shifted = self.labels[place].float()[None, None] - VOID  # so that void is the padding's 0
@@ -160,8 +170,8 @@ class StillSource:
         return torch.tensor(rows)
 
 
-def _recoloured(frames: Tensor, jitter: float, generator: torch.Generator) -> Tensor:
-    """The frames under another light and lens, alike in all."""
+def recoloured(frames: Tensor, jitter: float, generator: torch.Generator) -> Tensor:
+    """Frames [T, C, H, W] under another light and lens, alike in all; see `StillSource.jitter`."""
     contrast, brightness, saturation, *tint = (
         (2 * torch.rand(3 + frames.shape[1], generator=generator) - 1) * jitter
     ).tolist()

@@ -17,7 +17,7 @@ from resq_core.training.float_network import FloatNetwork
 from resq_core.training.network import TrainedNetwork
 from resq_core.training.sequences import Batch
 
-__all__ = ["Schedule", "Trainer"]
+__all__ = ["Loss", "Schedule", "Trainer"]
 
 Network = TypeVar("Network", TrainedNetwork, FloatNetwork)
 Loss = Callable[[Sequence[Any], Batch], Tensor]

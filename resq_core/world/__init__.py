@@ -6,6 +6,16 @@
 """
 
 from resq_core.world.people import JOINTS, LIMBS
+from resq_core.world.portraits import Portrait, portrait
 from resq_core.world.street import CameraKind, Person, Street, StreetFrame
 
-__all__ = ["JOINTS", "LIMBS", "CameraKind", "Person", "Street", "StreetFrame"]
+__all__ = [
+    "JOINTS",
+    "LIMBS",
+    "CameraKind",
+    "Person",
+    "Portrait",
+    "Street",
+    "StreetFrame",
+    "portrait",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,18 @@ from resq_core.world.canvas import Canvas, Colour, mix
 from resq_core.world.figure import Part, paint_parts
 from resq_core.world.plan import KERB, KERB_HEIGHT, Cls
 
-__all__ = ["JOINTS", "LIMBS", "Walker", "joints_of", "paint_walker"]
+__all__ = [
+    "JOINTS",
+    "LIMBS",
+    "Posture",
+    "Walker",
+    "gait",
+    "joints_of",
+    "paint_walker",
+    "visible_joints",
+]
+
+Turned = tuple[float, float, float]
 
 JOINTS = (
     "neck", "belly", "face", "right_shoulder", "left_shoulder", "right_hip", "left_hip",
@@ -51,12 +63,54 @@ _HAIR: tuple[Colour, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class Posture:
+    """How somebody holds trunk and limbs: angles in radians, pairs are (right, left).
+
+    thighs: forwards from straight down. knees: how far the shins are bent back. arms: the upper
+    arms, forwards from straight down. elbows: how far the forearms are bent forwards. spread:
+    arms away from the trunk, sidewards. lean: of the trunk, forwards. sway: of the hip to the
+    right, in heights.
+    """
+
+    thighs: tuple[float, float]
+    knees: tuple[float, float]
+    arms: tuple[float, float]
+    elbows: tuple[float, float]
+    spread: tuple[float, float] = (0.0, 0.0)
+    lean: float = 0.0
+    sway: float = 0.0
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> Posture:
+        """One of many: standing, striding, crouching or seated, arms anywhere."""
+
+        def pair(low: float, high: float) -> tuple[float, float]:
+            right, left = rng.uniform(low, high, 2)
+            return float(right), float(left)
+
+        seated = rng.random() < 0.15
+        thighs = pair(1.1, 1.6) if seated else pair(-0.5, 0.9)
+        knees = pair(1.0, 1.7) if seated else pair(0.0, 0.9)
+        wild = rng.random() < 0.5  # half keep their arms down
+        return cls(
+            thighs=thighs,
+            knees=knees,
+            arms=pair(-0.8, 2.9) if wild else pair(-0.5, 0.6),
+            elbows=pair(0.0, 2.3) if wild else pair(0.0, 0.9),
+            spread=pair(0.0, 1.4) if wild else pair(0.0, 0.25),
+            lean=float(rng.normal(0.08, 0.2)),
+            sway=float(rng.uniform(-0.02, 0.02)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Walker:
     """One person at one moment.
 
     x, z: on the ground, metres. heading: radians from the street's direction to the right.
     walked: metres walked so far, for the gait. height: metres. The colours are of the clothes
-    and the body; `coat_length` is how far the coat reaches below the hip, in heights.
+    and the body; `coat_length` is how far the coat reaches below the hip, in heights. `posture`:
+    instead of the gait.
     """
 
     x: float
@@ -70,6 +124,7 @@ class Walker:
     skin: Colour
     hair: Colour
     coat_length: float
+    posture: Posture | None = None
 
     @classmethod
     def dressed(
@@ -95,49 +150,91 @@ class Walker:
 
 def joints_of(w: Walker) -> NDArray[np.float64]:
     """The 15 joints in the world, [15, 3] metres."""
-    phase = 2 * math.pi * w.walked / (_STRIDE * w.height)
-    right, left = _leg(phase), _leg(phase + math.pi)
-    lift = 0.042 - min(right[1][1], left[1][1])  # the lower foot stands on the ground
-    sway = 0.012 * math.cos(phase)
-    shoulder = 0.295 + lift
-    forward = {  # joint: (ahead, up from the ground, to the person's right), in heights
-        "neck": (0.012, 0.32 + lift, sway),
-        "belly": (0.0, 0.085 + lift, sway),
-        "face": (0.035, 0.415 + lift, sway),
+    held = w.posture or gait(w)
+    legs = [_leg(*pair) for pair in zip(held.thighs, held.knees, strict=True)]
+    lift = 0.042 - min(ankle[1] for _, ankle in legs)  # the lower foot stands on the ground
+    sway, sine, cosine = held.sway, math.sin(held.lean), math.cos(held.lean)
+
+    def trunk(ahead: float, up: float, right: float) -> tuple[float, float, float]:
+        """A point from the hip of somebody upright, to where leaning brings it."""
+        return ahead * cosine + up * sine, up * cosine - ahead * sine + lift, right + sway
+
+    local = {  # joint: (ahead, up from the ground, to the person's right), in heights
+        "neck": trunk(0.012, 0.32, 0.0),
+        "belly": trunk(0.0, 0.085, 0.0),
+        "face": trunk(0.035, 0.415, 0.0),
     }
-    for name, side, leg, arm in (
-        ("right", 1.0, right, _arm(phase + math.pi)),
-        ("left", -1.0, left, _arm(phase)),
-    ):
-        forward[f"{name}_shoulder"] = (0.0, shoulder, side * 0.108 + sway)
-        forward[f"{name}_hip"] = (0.0, lift, side * 0.052 + sway)
-        forward[f"{name}_knee"] = (leg[0][0], leg[0][1] + lift, side * 0.05 + sway)
-        forward[f"{name}_ankle"] = (leg[1][0], leg[1][1] + lift, side * 0.042)
-        forward[f"{name}_elbow"] = (arm[0][0], shoulder + arm[0][1], side * 0.135 + sway)
-        forward[f"{name}_wrist"] = (arm[1][0], shoulder + arm[1][1], side * 0.125 + sway)
-    local = np.array([forward[name] for name in JOINTS]) * w.height
+    for i, (name, side) in enumerate((("right", 1.0), ("left", -1.0))):
+        knee, ankle = legs[i]
+        elbow, wrist = _arm(held.arms[i], held.elbows[i], held.spread[i])
+        local[f"{name}_shoulder"] = trunk(0.0, 0.295, side * 0.108)
+        local[f"{name}_hip"] = (0.0, lift, side * 0.052 + sway)
+        local[f"{name}_knee"] = (knee[0], knee[1] + lift, side * 0.05 + sway)
+        local[f"{name}_ankle"] = (ankle[0], ankle[1] + lift, side * 0.042)
+        local[f"{name}_elbow"] = trunk(elbow[0], 0.295 + elbow[1], side * elbow[2])
+        local[f"{name}_wrist"] = trunk(wrist[0], 0.295 + wrist[1], side * wrist[2])
+    joints = np.array([local[name] for name in JOINTS]) * w.height
     sine, cosine = math.sin(w.heading), math.cos(w.heading)
     ground = KERB_HEIGHT * min(max((abs(w.x) - KERB) / 0.3 + 0.5, 0.0), 1.0)
-    x = w.x + local[:, 0] * sine + local[:, 2] * cosine
-    z = w.z + local[:, 0] * cosine - local[:, 2] * sine
-    return np.stack((x, local[:, 1] + ground, z), 1)
+    x = w.x + joints[:, 0] * sine + joints[:, 2] * cosine
+    z = w.z + joints[:, 0] * cosine - joints[:, 2] * sine
+    return np.stack((x, joints[:, 1] + ground, z), 1)
 
 
-def _leg(phase: float) -> tuple[tuple[float, float], tuple[float, float]]:
+def visible_joints(joints: NDArray[Any], shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which joints [K, 2] (column, row in pixels) are where, or beside where, somebody shows.
+
+    shown: bool [H, W], the pixels of that person.
+    """
+    height, width = shown.shape
+    visible = np.zeros(len(joints), np.bool_)
+    for i, (x, y) in enumerate(joints):
+        column, row = int(np.floor(x)), int(np.floor(y))
+        if 0 <= column < width and 0 <= row < height:
+            around = shown[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+            visible[i] = bool(around.any())
+    return visible
+
+
+def gait(w: Walker) -> Posture:
+    """How somebody holds themselves who has walked so far."""
+    phase = 2 * math.pi * w.walked / (_STRIDE * w.height)
+    steps = phase, phase + math.pi  # of the right leg and the left; arms swing against them
+    swing = [math.sin(step) for step in steps]
+    right, left = (_SWING * s + 0.06 for s in swing)
+    bends = [0.1 + 0.85 * max(math.cos(step), 0.0) ** 1.5 for step in steps]  # swinging forward
+    return Posture(
+        thighs=(right, left),
+        knees=(bends[0], bends[1]),
+        arms=(0.38 * swing[1] - 0.05, 0.38 * swing[0] - 0.05),
+        elbows=(0.3 + 0.18 * swing[1], 0.3 + 0.18 * swing[0]),
+        sway=0.012 * math.cos(phase),
+    )
+
+
+def _leg(thigh: float, bend: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Knee and ankle as (ahead, up) from the hip, in heights."""
-    thigh = _SWING * math.sin(phase) + 0.06
-    bend = 0.1 + 0.85 * max(math.cos(phase), 0.0) ** 1.5  # bent while it swings forward
     knee = (0.245 * math.sin(thigh), -0.245 * math.cos(thigh))
     shin = thigh - bend
     return knee, (knee[0] + 0.243 * math.sin(shin), knee[1] - 0.243 * math.cos(shin))
 
 
-def _arm(phase: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Elbow and wrist as (ahead, up) from the shoulder, in heights."""
-    upper = 0.38 * math.sin(phase) - 0.05
-    elbow = (0.172 * math.sin(upper), -0.172 * math.cos(upper))
-    lower = upper + 0.3 + 0.18 * math.sin(phase)
-    return elbow, (elbow[0] + 0.152 * math.sin(lower), elbow[1] - 0.152 * math.cos(lower))
+def _arm(upper: float, bend: float, spread: float) -> tuple[Turned, Turned]:
+    """Elbow and wrist as (ahead, up) from the shoulder, and outwards from the spine, in heights."""
+    out, within = math.sin(spread), math.cos(spread)
+    lower = upper + bend
+    hanging = (0.135, 0.125)  # outwards, of arms that are not spread: the trunk is in their way
+    elbow = (
+        0.172 * within * math.sin(upper),
+        -0.172 * within * math.cos(upper),
+        0.108 + 0.172 * out + (hanging[0] - 0.108) * within,
+    )
+    wrist = (
+        elbow[0] + 0.152 * within * math.sin(lower),
+        elbow[1] - 0.152 * within * math.cos(lower),
+        elbow[2] + 0.152 * out + (hanging[1] - hanging[0]) * within,
+    )
+    return elbow, wrist
 
 
 def paint_walker(canvas: Canvas, w: Walker) -> None:

@@ -22,7 +22,7 @@ from resq_core.world.cars import paint_car
 from resq_core.world.ground import grained, paint_ground, paint_park
 from resq_core.world.horizon import paint_horizon
 from resq_core.world.houses import buildings
-from resq_core.world.people import Walker, joints_of, paint_walker
+from resq_core.world.people import Walker, joints_of, paint_walker, visible_joints
 from resq_core.world.props import paint_fence, paint_prop, park_span, park_trees, props
 from resq_core.world.shadows import paint_shadows
 from resq_core.world.textures import Grain, sky
@@ -204,11 +204,5 @@ def _person(walker: Walker, camera: Camera, instances: NDArray[np.uint16]) -> Pe
     if camera.turned(world)[:, 2].min() < 0.5:
         return None
     joints = camera.project(world)
-    height, width = camera.size
-    visible = np.zeros(len(joints), bool)
-    for i, (x, y) in enumerate(joints):
-        column, row = int(np.floor(x)), int(np.floor(y))
-        if 0 <= column < width and 0 <= row < height:
-            around = instances[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-            visible[i] = bool((around == walker.instance).any())
+    visible = visible_joints(joints, instances == walker.instance)
     return Person(walker.instance, joints.astype(np.float32), visible)

@@ -13,19 +13,39 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.progress import Progress, TaskID
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from resq_core.errors import InputError
+from resq_core.errors import InputError, OptionError
 from resq_core.evaluation import CamVid
 from resq_core.tasks.pictures import Picture, read_picture
-from resq_core.training import VOID, ClipSource, Source, StillSource, Stretch, Trainer
+from resq_core.training import (
+    VOID,
+    Batch,
+    ClipSource,
+    FloatNetwork,
+    Loss,
+    Schedule,
+    Source,
+    StillSource,
+    Stretch,
+    Trainer,
+)
 from service.commands.shared import picture_files
 from service.decoder import open_clip
 
-__all__ = ["Look", "labelled_stills", "run_training", "unlabelled"]
+__all__ = [
+    "Look",
+    "check_options",
+    "labelled_stills",
+    "run_training",
+    "train_in_float",
+    "unlabelled",
+]
 
 _SAVE_EVERY = 50  # steps
 _MEAN_OVER = 20  # steps, of the losses that are told
+_RISE = 200  # steps until the rate is highest
 
 Look = Callable[[Picture], Tensor]
 """A picture uint8 [H, W, 3] to a network's input [1, 3, h, w]."""
@@ -65,6 +85,46 @@ def run_training(
             if trainer.step % _SAVE_EVERY == 0 or trainer.done:
                 trainer.save(last)
     return losses
+
+
+def train_in_float(
+    network: nn.Module,
+    loss: Loss,
+    batches: Callable[[torch.Generator], Batch],
+    out: Path,
+    schedule: tuple[int, float, int],
+    bar: Progress,
+) -> tuple[nn.Module, list[float]]:
+    """Train a network, and write the average of its weights.
+
+    Args:
+        network: what learns.
+        loss, batches: see `Trainer`.
+        out: the file, X.safetensors; the training's state is beside it until it ends.
+        schedule: steps, the highest rate, and the seed.
+        bar: is told of every step.
+
+    Returns:
+        The averaged network, in evaluation mode, and what `run_training` returns.
+    """
+    steps, rate, seed = schedule
+    rise = min(_RISE, steps // 10)
+    plan = Schedule(steps, rate, warm_up=rise, weight_decay=0.01, average=0.998, most=5.0)
+    trainer = Trainer(FloatNetwork(network), loss, batches, plan, seed)
+    last, log = out.with_suffix(".last.pt"), out.with_suffix(".ndjson")
+    losses = run_training(trainer, last, log, bar, bar.add_task("training", total=steps))
+    best = trainer.result.network.eval()
+    save_file({name: value.contiguous() for name, value in best.state_dict().items()}, out)
+    last.unlink()
+    return best, losses
+
+
+def check_options(out: Path, batch: int) -> None:
+    """Raise OptionError for a file of another kind, or no picture at a time."""
+    if out.suffix != ".safetensors":
+        raise OptionError(f"out is {out}; expected a name that ends in .safetensors")
+    if batch < 1:
+        raise OptionError(f"batch is {batch}; expected at least 1")
 
 
 def unlabelled(material: list[Path], look: Look, frames: int, bar: Progress) -> Source:

@@ -165,6 +165,34 @@ def test_a_network_learns_in_float_and_goes_on(labelled: Path, tmp_path: Path) -
         assert words in str(refused.exception)
 
 
+def test_a_pose_network_learns_from_drawn_people(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.commands.train_pose._EXAMINED", 8)
+    out = tmp_path / "pose.safetensors"
+    arguments = ["train-pose", str(labelled), "--size", "64x64", "--batch", "2", "--out", str(out)]
+    done = CliRunner().invoke(app, [*arguments, "--steps", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["steps"] == 2
+    assert 0 <= told["pck"] <= 1
+    assert options_in(out, "hrnet_w16_pose") == {"num_joints": 15}
+    more = CliRunner().invoke(app, [*arguments, "--steps", "1", "--start", str(out)])
+    assert "people drawn anew" in more.output
+    (tmp_path / "empty").mkdir()
+    for wrong, words in (
+        (["--architecture", "ddrnet23_slim"], "expected a pose network"),
+        (["--size", "65x64"], "expected multiples of 4"),
+        (["--batch", "0"], "batch is 0"),
+    ):
+        refused = CliRunner().invoke(app, [*arguments, *wrong])
+        assert isinstance(refused.exception, OptionError)
+        assert words in str(refused.exception)
+    bare = CliRunner().invoke(app, ["train-pose", str(tmp_path / "empty"), "--out", str(out)])
+    assert isinstance(bare.exception, InputError)
+    assert "holds no picture" in str(bare.exception)
+
+
 def test_labels_that_do_not_fit_are_refused_by_name(labelled: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "weights.safetensors")
     Image.fromarray(np.full((64, 96), 12, np.uint8)).save(labelled.parent / "train_labels/1.png")

@@ -12,6 +12,7 @@ def test_names() -> None:
         "ddrnet23",
         "ddrnet23_slim",
         "ddrnet39",
+        "hrnet_w16_pose",
         "hrnet_w18",
         "hrnet_w18_small",
         "hrnet_w18_small_v1",

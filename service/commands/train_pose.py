@@ -1,0 +1,136 @@
+"""`resq train-pose`: a pose network learns from people who are drawn before pictures."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from resq_core.errors import OptionError
+from service.commands.shared import (
+    IMAGENET,
+    Json,
+    frames_bar,
+    parse_size,
+    picture_files,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.progress import Progress
+    from torch import Tensor, nn
+
+    from resq_core.tasks.pictures import Picture
+    from resq_core.training import Batch, PortraitSource
+
+__all__ = ["train_pose"]
+
+_FRAMES = 300  # of each video
+_EXAMINED = 256  # people, drawn anew
+_OTHER_PEOPLE = 1 << 32  # added to the seed
+
+
+def train_pose(
+    material: Annotated[
+        list[Path], typer.Argument(help="Backgrounds: videos, and folders of still pictures.")
+    ],
+    out: Annotated[Path, typer.Option(help="The checkpoint to write, X.safetensors.")],
+    architecture: Annotated[str, typer.Option(help="A pose network that resq knows.")] = (
+        "hrnet_w16_pose"
+    ),
+    start: Annotated[Path | None, typer.Option(help="A checkpoint; else from scratch.")] = None,
+    size: Annotated[str, typer.Option(help="Network input, WIDTHxHEIGHT.")] = "256x256",
+    steps: Annotated[int, typer.Option(help="Of the optimizer.")] = 8000,
+    batch: Annotated[int, typer.Option(help="People at a time.")] = 16,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of weights and people.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a pose network on drawn people: the 15 joints of JHMDB, in any posture.
+
+    An interrupted training goes on where it was when it is called again, from OUT's .last.pt.
+    """
+    import torch
+
+    from resq_core import models
+    from resq_core.tasks import JHMDB15, PoseTask
+    from resq_core.training import PortraitSource
+    from service.commands.learning import check_options, train_in_float
+
+    check_options(out, batch)
+    if "num_joints" not in models.options_of(architecture):
+        raise OptionError(f"architecture is {architecture}; expected a pose network")
+    task = PoseTask(JHMDB15, parse_size(size, "size"), **IMAGENET)
+    torch.manual_seed(seed)
+    network = models.build(architecture, num_joints=len(JHMDB15))
+    if start is not None:
+        models.load_weights(network, start)
+    with frames_bar(Console(stderr=True)) as bar:
+        source = PortraitSource(_backgrounds(material, bar), task)
+        best, losses = train_in_float(
+            network,
+            _loss,
+            lambda generator: source.batch(batch, generator),
+            out,
+            (steps, rate, seed),
+            bar,
+        )
+        found = _examined(best, source, seed, bar)
+    if as_json:
+        print_json({"out": str(out), "steps": steps, "losses": losses, "pck": found})
+    else:
+        typer.echo(
+            f"{out}: {architecture}, {steps} steps, PCK@0.2 {100 * found:.1f} on {_EXAMINED} "
+            "people drawn anew; `resq calibrate` makes a model of it"
+        )
+
+
+def _backgrounds(material: list[Path], bar: Progress) -> list[Picture]:
+    """All pictures of folders, and what videos begin with.
+
+    Raises InputError for a folder without pictures, or a file that cannot be read.
+    """
+    from resq_core.tasks.pictures import read_picture
+    from service.decoder import open_clip
+
+    reading = bar.add_task("reading", total=len(material))
+    found: list[Picture] = []
+    for path in material:
+        if path.is_dir():
+            found += [read_picture(file, "RGB") for file in picture_files(path)]
+        else:
+            with open_clip(path) as video:
+                found += [frame.image for frame in islice(video, _FRAMES)]
+        bar.advance(reading)
+    return found
+
+
+def _loss(outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+    from resq_core.training import heatmap_error
+
+    assert batch.labels is not None
+    return heatmap_error(outputs[0], batch.labels[0])
+
+
+def _examined(network: nn.Module, source: PortraitSource, seed: int, bar: Progress) -> float:
+    """PCK at 0.2 of the joints' box, 0 to 1, on people that no training draws; all joints count."""
+    import torch
+
+    from resq_core.evaluation import PCK, box_size
+
+    score = PCK(len(source.task.joints))
+    generator = torch.Generator().manual_seed(seed + _OTHER_PEOPLE)
+    line = bar.add_task("examining", total=_EXAMINED)
+    for _ in range(_EXAMINED):
+        person, crop = source.draw(generator)
+        with torch.inference_mode():
+            heatmaps = network(source.task.preprocess(person.image, crop))
+        pose = source.task.decode(heatmaps, crop)
+        score.update(pose.keypoints, person.joints, box_size(person.joints))
+        bar.advance(line)
+    return score.mean()
