@@ -1,6 +1,7 @@
 """The file format of a quantized model: safetensors weights beside JSON metadata.
 
-The tensors are the network's own state dict in float32 under its own keys. The metadata entry
+The tensors are the network's own state dict under its own keys, in float32, or in float16 where
+that holds every value of a tensor. The metadata entry
 `resq` holds what the weights do not say: format, version, architecture, options, encodings.
 Nothing in the file is code, so loading an untrusted one runs none.
 """
@@ -56,7 +57,7 @@ class SavedModel:
             "input_shapes": self.input_shapes,
             "encodings": self.encodings.to_json(),
         }
-        tensors = {name: t.detach().clone().contiguous() for name, t in self.weights.items()}
+        tensors = {name: _stored(t.detach()) for name, t in self.weights.items()}
         part = path.with_name(path.name + ".part")
         save_file(tensors, part, metadata={"resq": json.dumps(header)})
         part.replace(path)
@@ -104,4 +105,15 @@ class SavedModel:
         for name, tensor in weights.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise SavedModelError(f"{path}: weight {name!r} holds NaN or infinity")
+            if tensor.dtype == torch.float16:
+                weights[name] = tensor.float()
         return cls(weights, architecture, options, encodings, shapes)
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """A copy, of half the size where that loses nothing."""
+    if tensor.dtype == torch.float32:
+        half = tensor.to(torch.float16, memory_format=torch.contiguous_format)
+        if torch.equal(half.float(), tensor):
+            return half
+    return tensor.clone(memory_format=torch.contiguous_format)

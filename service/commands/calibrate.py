@@ -52,6 +52,7 @@ def calibrate(
     period: Annotated[int, typer.Option(help="T, frames between keyframes.")] = 8,
     samples: Annotated[int, typer.Option(help="Pairs of frames.")] = 64,
     licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "not stated",
+    half: Annotated[bool, typer.Option("--half", help="Round weights: half the file.")] = False,
     as_json: Json = False,
 ) -> None:
     """Fit a network's activation scales on video and save it; a folder gets a card as well."""
@@ -69,6 +70,8 @@ def calibrate(
     network = models.build(architecture, **options)
     models.load_weights(network, weights)
     network.eval()
+    if half:
+        _round(network)
     with Progress(console=Console(stderr=True)) as bar:
         if isinstance(network, STM):
             model, facts = job.objects(network, masks or [], bar), {"task": "vos"}
@@ -83,6 +86,13 @@ def calibrate(
         print_json({"out": str(out), "precisions": job.precisions})
     else:
         typer.echo(f"{out}: {', '.join(job.precisions)}")
+
+
+def _round(network: nn.Module) -> None:
+    """Bring weights to values that float16 holds; what is saved then takes half the place."""
+    for tensor in network.state_dict().values():  # which shares their memory
+        if tensor.is_floating_point() and bool(tensor.half().isfinite().all()):
+            tensor.copy_(tensor.half())
 
 
 def _options(architecture: str, classes: int, labels: str | None, joints: str) -> dict[str, Any]:

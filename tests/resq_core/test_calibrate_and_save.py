@@ -108,6 +108,25 @@ def test_saving_and_loading_give_the_same_model(model: QuantizedModel, tmp_path:
         assert torch.equal(a.step(clip[i : i + 1]).output, b.step(clip[i : i + 1]).output)
 
 
+def test_weights_take_half_the_place_where_that_loses_nothing(tmp_path: Path) -> None:
+    network = Plain()
+    with torch.no_grad():
+        kept, *rounded = network.parameters()
+        kept.view(-1)[0] = 1 + 2**-20  # no float16 has that
+        for tensor in rounded:
+            tensor.copy_(tensor.half())
+    q = resq_core.quantize(network, "W8A8")
+    q.calibrate([moving_clip(2)], samples=1, points=3)
+    q.save(tmp_path / "model.resq")
+    with safe_open(tmp_path / "model.resq", framework="pt") as file:
+        types = [file.get_tensor(name).dtype for name, _ in network.named_parameters()]
+    assert types == [torch.float32] + [torch.float16] * len(rounded)
+    loaded = resq_core.load(tmp_path / "model.resq", model=Plain())
+    for name, tensor in loaded.module.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, network.state_dict()[name])
+
+
 def test_a_registered_network_needs_no_module_to_load(tmp_path: Path) -> None:
     network = resq_core.models.build("ddrnet23_slim", num_classes=3)
     q = resq_core.quantize(network, "W8A8")

@@ -90,15 +90,17 @@ def test_calibrate_makes_a_model_that_runs(clip: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_folder_is_served(clip: Path, tmp_path: Path) -> None:
-    network = models.build("hrnet_w32_pose", num_joints=15)
+    network = models.build("hrnet_w16_pose", num_joints=15)
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     folder = tmp_path / "models" / "walkers"
-    arguments = ["--weights", str(tmp_path / "w.safetensors"), "--architecture", "hrnet_w32_pose"]
+    arguments = ["--weights", str(tmp_path / "w.safetensors"), "--architecture", "hrnet_w16_pose"]
     options = ["--joints", "jhmdb15", "--size", "64x64", "--samples", "1", "--out", str(folder)]
     done = CliRunner().invoke(
-        app, ["calibrate", str(clip), *arguments, *options, "--precision", "W8A8->W8A4"]
+        app, ["calibrate", str(clip), *arguments, *options, "--precision", "W8A8->W8A4", "--half"]
     )
     assert done.exit_code == 0, done.output
+    weights = (tmp_path / "w.safetensors").stat().st_size
+    assert (folder / "walkers.resq").stat().st_size < 0.55 * weights
     shelf = Shelf(tmp_path / "models")
     assert shelf.names() == ("walkers",)
     assert shelf.card("walkers").joints == "jhmdb15"
