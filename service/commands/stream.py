@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -132,12 +135,29 @@ def watch(stream: Stream, out: Path | None, max_frames: int | None) -> StreamFig
         files = None if out is None else stack.enter_context(Recording(out, stream))
         try:
             for result in islice(stream, max_frames):
-                figures.add(result)
-                if files is not None:
-                    files.add(result)
+                with _undisturbed():  # a result is in all files and figures, or in none
+                    figures.add(result)
+                    if files is not None:
+                        files.add(result)
         except KeyboardInterrupt:
             if not stream.source.live:
                 raise
     if not console.is_terminal:  # there Live ends its last line
         console.line()
     return figures
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl+C waits for the end of the block, in the thread that it reaches."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked.is_set():
+        raise KeyboardInterrupt
