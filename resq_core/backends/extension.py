@@ -11,7 +11,7 @@ from resq_core.errors import BackendError, OptionError
 
 __all__ = ["ISAS", "NativeStatus", "load_extension", "native_status"]
 
-ISAS = ("avx512", "avx2", "portable")
+ISAS = ("amx", "avx512", "avx2", "portable")
 """Every variant of the kernels, best first; `RESQ_ISA` takes one of these names."""
 
 _NOT_BUILT = (

@@ -79,7 +79,7 @@ class NativeExecutor:
         graph: the network.
         layers: quantizers by layer name.
         inputs: example inputs; only shapes matter.
-        isa: which kernels: `avx512`, `avx2` or `portable`.
+        isa: which kernels, one of `ISAS` of `resq_core.backends.extension`.
 
     Raises:
         UnplannableError: a layer is of a form that the program does not know.

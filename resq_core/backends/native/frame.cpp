@@ -852,13 +852,7 @@ class Frame::Worker {
                               plane || layer.dw_bias.empty() ? nullptr : layer.dw_bias.data(),
                               rows + size_t(k) * stride, t.c, plane > 0});
       } else {
-        for (const Block& b : f.blocks[size_t(plane)]) {
-          const std::vector<Segment>& segments = f.segments[size_t(b.segments)];
-          kernels_.gemm({base, count, segments.data(), int(segments.size()), b.packed.data(),
-                         b.init.data(), b.multiplier.data(),
-                         plane || b.bias.empty() ? nullptr : b.bias.data(), rows + b.first, stride,
-                         b.vectors, plane > 0, relu && plane == last});
-        }
+        multiply(f, plane, base, count, rows, stride, relu && plane == last);
       }
       for (int k = 0; k < count; ++k) base[k] += layer.plane_bytes;
       for (int k = count; k < count + 12 && k < 64; ++k) base[k] = base[count - 1];
@@ -869,6 +863,24 @@ class Frame::Worker {
     post(s, relu, s.raw_post, which, count, rows, stride, t.c);
     keep(s.raw, which, count, rows, stride);
     finish_rows(s, s.raw_post, which, count, rows, stride, t.c);
+  }
+
+  // One plane's product; blocks of the same channels of codes go together.
+  void multiply(const Phase& f, int plane, const uint8_t* const* base, int count, float* rows,
+                int stride, bool relu) {
+    const std::vector<Block>& all = f.blocks[size_t(plane)];
+    for (size_t i = 0; i < all.size();) {
+      const std::vector<Segment>& segments = f.segments[size_t(all[i].segments)];
+      own_.blocks.clear();
+      for (const int same = all[i].segments; i < all.size() && all[i].segments == same; ++i) {
+        const Block& b = all[i];
+        own_.blocks.push_back({b.first, b.vectors, b.packed.data(), b.init.data(),
+                               b.multiplier.data(),
+                               plane || b.bias.empty() ? nullptr : b.bias.data()});
+      }
+      kernels_.gemm({base, count, segments.data(), int(segments.size()), own_.blocks.data(),
+                     int(own_.blocks.size()), rows, stride, plane > 0, relu});
+    }
   }
 
   Frame& frame_;

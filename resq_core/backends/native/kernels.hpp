@@ -21,19 +21,27 @@ struct Segment {
   int32_t length;  // a multiple of 4
 };
 
-// out[p][o] = (Σ_k codes[base_p + k]·w[k][o] + init[o])·multiplier[o] (+ bias[o]) (+ out[p][o])
+// Some vectors of output channels, and the weights of them all.
+struct GemmBlock {
+  int first;  // output channel
+  int vectors;
+  const void* weights;  // as `pack` leaves them
+  const int32_t* init;
+  const float* multiplier;
+  const float* bias;  // null: none
+};
+
+// out[p][o] = (Σ_k codes[base_p + k]·w[k][o] + init[o])·multiplier[o] (+ bias[o]) (+ out[p][o]),
+// for the output channels of every block.
 struct Gemm {
   const uint8_t* const* base;
   int pixels;
   const Segment* segments;
   int n_segments;
-  const void* weights;
-  const int32_t* init;
-  const float* multiplier;
-  const float* bias;  // null: none
+  const GemmBlock* blocks;
+  int n_blocks;
   float* out;
   ptrdiff_t stride;  // floats from one row of `out` to the next; its rows go up to a whole tile
-  int vectors;
   bool accumulate;
   bool relu;  // max(·, 0) at the end
 };
@@ -168,6 +176,7 @@ struct Kernels {
 };
 
 // Each may be called only where `isas` names it.
+const Kernels* amx_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx2_kernels();
 const Kernels* portable_kernels();

@@ -50,9 +50,23 @@ inline float code_of(float x, float inverse, float low, float high) {
 
 #if defined(__AVX512VNNI__)
 
+// Bytes of one row of a tile register: the product takes so many codes of a pixel at a time.
+constexpr int kTileBytes = 64;
+
+#if defined(__AMX_INT8__)
+constexpr int kTilePixels = 16;
+
+int tile(int) { return kTilePixels; }
+
+// Up to a whole tile: what is beyond is multiplied by zeros.
+size_t packed_bytes(int depth, int vectors) {
+  return size_t((depth + kTileBytes - 1) / kTileBytes * kTileBytes) * vectors * kLanes;
+}
+#else
 int tile(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : 12; }
 
 size_t packed_bytes(int depth, int vectors) { return size_t(depth) * vectors * kLanes; }
+#endif
 
 // [depth/4][vectors][lane][4]
 void pack(const int8_t* weights, int depth, int vectors, void* packed) {
@@ -76,14 +90,39 @@ template <int N, typename F>
   }
 }
 
+// What becomes of sixteen sums.
+struct Finish {
+  const Gemm& g;
+  float* out;
+  __m512 multiplier, bias;
+  bool biased;
+
+  // From channel o of the block on.
+  Finish(const Gemm& g_, const GemmBlock& b, int o)
+      : g(g_),
+        out(g_.out + b.first + o),
+        multiplier(_mm512_loadu_ps(b.multiplier + o)),
+        bias(b.bias ? _mm512_loadu_ps(b.bias + o) : _mm512_setzero_ps()),
+        biased(b.bias != nullptr) {}
+
+  [[gnu::always_inline]] void operator()(int pixel, __m512i sums) const {
+    float* row = out + pixel * g.stride;
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), multiplier);
+    if (g.accumulate) v = _mm512_add_ps(_mm512_loadu_ps(row), v);
+    if (biased) v = _mm512_add_ps(v, bias);
+    if (g.relu) v = _mm512_max_ps(v, _mm512_setzero_ps());
+    _mm512_storeu_ps(row, v);
+  }
+};
+
 template <int P, int V>
-inline void gemm_tile(const Gemm& g, int first) {
+inline void gemm_tile(const Gemm& g, const GemmBlock& b, int first) {
   __m512i acc[P][V];
   each<V>([&](auto j) __attribute__((always_inline)) {
-    const __m512i init = _mm512_loadu_si512(g.init + j * kLanes);
+    const __m512i init = _mm512_loadu_si512(b.init + j * kLanes);
     each<P>([&](auto i) __attribute__((always_inline)) { acc[i][j] = init; });
   });
-  const int8_t* w = static_cast<const int8_t*>(g.weights);
+  const int8_t* w = static_cast<const int8_t*>(b.weights);
   for (int s = 0; s < g.n_segments; ++s) {
     const uint8_t* p[P];
     each<P>([&](auto i) __attribute__((always_inline)) {
@@ -91,9 +130,9 @@ inline void gemm_tile(const Gemm& g, int first) {
     });
     const int length = g.segments[s].length;
     for (int k = 0; k < length; k += 4) {
-      __m512i b[V];
+      __m512i word_weights[V];
       each<V>([&](auto j) __attribute__((always_inline)) {
-        b[j] = _mm512_loadu_si512(w + j * 64);
+        word_weights[j] = _mm512_loadu_si512(w + j * 64);
       });
       w += V * 64;
       each<P>([&](auto i) __attribute__((always_inline)) {
@@ -101,41 +140,246 @@ inline void gemm_tile(const Gemm& g, int first) {
         memcpy(&word, p[i] + k, 4);
         const __m512i a = _mm512_set1_epi32(word);
         each<V>([&](auto j) __attribute__((always_inline)) {
-          acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], a, b[j]);
+          acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], a, word_weights[j]);
         });
       });
     }
   }
-  const bool accumulate = g.accumulate;
   each<V>([&](auto j) __attribute__((always_inline)) {
-    const __m512 multiplier = _mm512_loadu_ps(g.multiplier + j * kLanes);
-    const __m512 bias = g.bias ? _mm512_loadu_ps(g.bias + j * kLanes) : _mm512_setzero_ps();
-    each<P>([&](auto i) __attribute__((always_inline)) {
-      float* out = g.out + (first + i) * g.stride + j * kLanes;
-      __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), multiplier);
-      if (accumulate) v = _mm512_add_ps(_mm512_loadu_ps(out), v);
-      if (g.bias) v = _mm512_add_ps(v, bias);
-      if (g.relu) v = _mm512_max_ps(v, _mm512_setzero_ps());
-      _mm512_storeu_ps(out, v);
-    });
+    const Finish finish(g, b, j * kLanes);
+    each<P>([&](auto i) __attribute__((always_inline)) { finish(first + i, acc[i][j]); });
   });
 }
 
 template <int P, int V>
-inline void gemm_tiles(const Gemm& g) {
-  int first = 0;
-  for (; g.pixels - first > P / 2; first += P) gemm_tile<P, V>(g, first);
-  if (first < g.pixels) gemm_tile<P / 2, V>(g, first);
+inline void gemm_tiles(const Gemm& g, const GemmBlock& b, int first) {
+  for (; g.pixels - first > P / 2; first += P) gemm_tile<P, V>(g, b, first);
+  if (first < g.pixels) gemm_tile<P / 2, V>(g, b, first);
+}
+
+// The pixels from `first` on.
+void gemm_from(const Gemm& g, int first) {
+  for (int i = 0; i < g.n_blocks; ++i) {
+    const GemmBlock& b = g.blocks[i];
+    switch (b.vectors) {
+      case 1: gemm_tiles<12, 1>(g, b, first); break;
+      case 2: gemm_tiles<12, 2>(g, b, first); break;
+      case 3: gemm_tiles<8, 3>(g, b, first); break;
+      default: gemm_tiles<6, 4>(g, b, first);
+    }
+  }
+}
+
+#if defined(__AMX_INT8__)
+
+// Intel's matrix registers: one instruction multiplies the codes of 16 pixels, 64 at a time, with
+// the weights of 16 channels. Packed weights are as above: a register of them is 16 rows of 64
+// bytes, `vectors` · 64 apart.
+
+constexpr int kFew = 5;         // so many pixels are better off without
+constexpr int kShallow = 128;   // so few codes of a pixel are, too
+constexpr int kAtOnce = 32;     // pixels that share a register of weights
+constexpr int kDeep = 8192;     // most bytes of a pixel that are gathered
+constexpr int kMostRuns = 256;  // parts of runs of codes, each within a register
+
+struct alignas(64) TileShapes {
+  uint8_t palette = 1, start = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+  constexpr TileShapes() {
+    for (int i = 0; i < 8; ++i) row_bytes[i] = kTileBytes, rows[i] = kTilePixels;
+  }
+};
+constexpr TileShapes kShapes;
+
+// Where the codes of sixteen pixels are: row p at base + p · stride.
+struct Codes {
+  const uint8_t* base;
+  ptrdiff_t stride;
+  bool gathered;  // side by side; else at the segments' offsets
+
+  const uint8_t* at(int offset, int depth) const { return base + (gathered ? depth : offset); }
+};
+
+// What a register's row of codes is put together from: bytes of `mask` at base + offset.
+struct Run {
+  uint64_t mask;
+  int32_t offset;
+  bool last;  // of its register
+};
+
+// All runs of a product, and how many bytes they fill; none where they are too many.
+struct Runs {
+  Run run[kMostRuns];
+  int count = 0, bytes = 0;
+  bool fits = true, whole = true;  // whole: every segment is whole registers
+
+  explicit Runs(const Gemm& g) {
+    int at = 0;  // in the register
+    for (int s = 0; s < g.n_segments; ++s) {
+      const Segment& segment = g.segments[s];
+      whole = whole && segment.length % kTileBytes == 0;
+      for (int k = 0; k < segment.length;) {
+        const int left = segment.length - k, room = kTileBytes - at;
+        const int n = left < room ? left : room;
+        const uint64_t ones = n == kTileBytes ? ~uint64_t(0) : (uint64_t(1) << n) - 1;
+        if (count == kMostRuns) {
+          fits = false;
+          return;
+        }
+        run[count++] = {ones << at, segment.offset + k - at, n == room};
+        k += n;
+        at = (at + n) % kTileBytes;
+      }
+      bytes += segment.length;
+    }
+    if (count) run[count - 1].last = true;
+    bytes = (bytes + kTileBytes - 1) / kTileBytes * kTileBytes;
+    fits = fits && bytes <= kDeep;
+  }
+};
+
+inline bool evenly_apart(const Gemm& g, int first, ptrdiff_t* stride) {
+  const uint8_t* const* base = g.base + first;
+  *stride = base[1] - base[0];
+  for (int i = 2; i < kTilePixels; ++i)
+    if (base[i] - base[i - 1] != *stride) return false;
+  return true;
+}
+
+// One register's part of every row.
+template <typename Load>
+[[gnu::always_inline]] inline void gather_rows(const uint8_t* const* base, int count, uint8_t* to,
+                                               ptrdiff_t stride, Load&& load) {
+  for (int i = 0; i < count; ++i) _mm512_store_si512(to + i * stride, load(base[i]));
+}
+
+// All that pixels read, side by side, zeros up to a whole register. What a mask leaves out is not
+// touched.
+inline void gather(const Gemm& g, int first, int count, const Runs& runs, uint8_t* to,
+                   ptrdiff_t stride) {
+  const uint8_t* const* base = g.base + first;
+  for (int r = 0; r < runs.count; to += kTileBytes) {
+    const Run a = runs.run[r];
+    if (a.mask == ~uint64_t(0)) {
+      gather_rows(base, count, to, stride,
+                  [&](const uint8_t* p) { return _mm512_loadu_si512(p + a.offset); });
+      ++r;
+      continue;
+    }
+    int end = r;
+    while (!runs.run[end].last) ++end;
+    if (end == r + 1) {
+      const Run b = runs.run[end];
+      gather_rows(base, count, to, stride, [&](const uint8_t* p) {
+        const __m512i v = _mm512_maskz_loadu_epi8(a.mask, p + a.offset);
+        return _mm512_mask_loadu_epi8(v, b.mask, p + b.offset);
+      });
+    } else {
+      gather_rows(base, count, to, stride, [&](const uint8_t* p) {
+        __m512i v = _mm512_maskz_loadu_epi8(a.mask, p + a.offset);
+        for (int k = r + 1; k <= end; ++k)
+          v = _mm512_mask_loadu_epi8(v, runs.run[k].mask, p + runs.run[k].offset);
+        return v;
+      });
+    }
+    r = end + 1;
+  }
+}
+
+// Registers 0 to 3 hold sums, [group][vector]; 4 and 5 codes; 6 and 7 weights.
+template <int G, int V>
+inline void multiply_tiles(const Gemm& g, const GemmBlock& b, int first, int count, int j,
+                           const Codes* codes, const Runs& runs) {
+  _tile_zero(0);
+  if constexpr (V > 1) _tile_zero(1);
+  if constexpr (G > 1) _tile_zero(2);
+  if constexpr (G > 1 && V > 1) _tile_zero(3);
+  const ptrdiff_t next = ptrdiff_t(b.vectors) * kTileBytes;
+  const int8_t* w = static_cast<const int8_t*>(b.weights) + j * kTileBytes;
+  const auto step = [&](int offset, int depth) __attribute__((always_inline)) {
+    _tile_loadd(4, codes[0].at(offset, depth), codes[0].stride);
+    if constexpr (G > 1) _tile_loadd(5, codes[1].at(offset, depth), codes[1].stride);
+    _tile_loadd(6, w, next);
+    _tile_dpbusd(0, 4, 6);
+    if constexpr (G > 1) _tile_dpbusd(2, 5, 6);
+    if constexpr (V > 1) {
+      _tile_loadd(7, w + kTileBytes, next);
+      _tile_dpbusd(1, 4, 7);
+      if constexpr (G > 1) _tile_dpbusd(3, 5, 7);
+    }
+    w += next * (kTileBytes / 4);
+  };
+  if (runs.whole) {
+    int depth = 0;
+    for (int s = 0; s < g.n_segments; ++s)
+      for (int k = 0; k < g.segments[s].length; k += kTileBytes, depth += kTileBytes)
+        step(g.segments[s].offset + k, depth);
+  } else {
+    for (int depth = 0; depth < runs.bytes; depth += kTileBytes) step(0, depth);
+  }
+  constexpr int kSums = kTilePixels * kLanes;
+  alignas(64) int32_t sums[G * V * kSums];
+  _tile_stored(0, sums, kTileBytes);
+  if constexpr (V > 1) _tile_stored(1, sums + kSums, kTileBytes);
+  if constexpr (G > 1) _tile_stored(2, sums + V * kSums, kTileBytes);
+  if constexpr (G > 1 && V > 1) _tile_stored(3, sums + (V + 1) * kSums, kTileBytes);
+  each<V>([&](auto v) __attribute__((always_inline)) {
+    const int o = (j + v) * kLanes;
+    const Finish finish(g, b, o);
+    const __m512i init = _mm512_loadu_si512(b.init + o);
+    for (int i = 0; i < count; ++i) {
+      const int row = (i / kTilePixels * V + v) * kTilePixels + i % kTilePixels;
+      finish(first + i, _mm512_add_epi32(_mm512_load_si512(sums + row * kLanes), init));
+    }
+  });
+}
+
+template <int G>
+inline void multiply(const Gemm& g, int first, int count, const Runs& runs, uint8_t* room) {
+  Codes codes[G];
+  for (int i = 0; i < G; ++i) {
+    const int from = first + i * kTilePixels, left = first + count - from;
+    Codes& c = codes[i];
+    c = {g.base[from], 0, false};
+    if (runs.whole && left >= kTilePixels && evenly_apart(g, from, &c.stride)) continue;
+    c = {room, runs.bytes + kTileBytes, true};
+    gather(g, from, left < kTilePixels ? left : kTilePixels, runs, room, c.stride);
+    room += kTilePixels * c.stride;
+  }
+  for (int i = 0; i < g.n_blocks; ++i) {
+    const GemmBlock& b = g.blocks[i];
+    int j = 0;
+    for (; j + 2 <= b.vectors; j += 2) multiply_tiles<G, 2>(g, b, first, count, j, codes, runs);
+    if (j < b.vectors) multiply_tiles<G, 1>(g, b, first, count, j, codes, runs);
+  }
 }
 
 void gemm(const Gemm& g) {
-  switch (g.vectors) {
-    case 1: return gemm_tiles<12, 1>(g);
-    case 2: return gemm_tiles<12, 2>(g);
-    case 3: return gemm_tiles<8, 3>(g);
-    default: return gemm_tiles<6, 4>(g);
+  if (g.pixels <= kFew) return gemm_from(g, 0);
+  const Runs runs(g);
+  if (!runs.fits || runs.bytes <= kShallow) return gemm_from(g, 0);
+  alignas(64) static thread_local uint8_t room[kAtOnce * (kDeep + kTileBytes)];
+  _tile_loadconfig(&kShapes);
+  int first = 0;
+  for (; g.pixels - first > kTilePixels + kFew; first += kAtOnce) {
+    const int left = g.pixels - first;
+    multiply<2>(g, first, left < kAtOnce ? left : kAtOnce, runs, room);
   }
+  if (g.pixels - first > kFew) {
+    const int left = g.pixels - first;
+    multiply<1>(g, first, left < kTilePixels ? left : kTilePixels, runs, room);
+    first += kTilePixels;
+  }
+  _tile_release();
+  if (first < g.pixels) gemm_from(g, first);
 }
+
+#else
+
+void gemm(const Gemm& g) { gemm_from(g, 0); }
+
+#endif
 
 #elif defined(__AVX2__)
 
@@ -153,12 +397,12 @@ void pack(const int8_t* weights, int depth, int vectors, void* packed) {
           *out++ = weights[size_t(k + i) * vectors * kLanes + j * kLanes + o];
 }
 
-inline void gemm_tile(const Gemm& g, int first, int j, const int16_t* w) {
+inline void gemm_tile(const Gemm& g, const GemmBlock& block, int first, int j, const int16_t* w) {
   constexpr int P = 4;
   __m256i acc[P][2];
   for (int h = 0; h < 2; ++h) {
     const __m256i init =
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(g.init + j * kLanes + h * 8));
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block.init + j * kLanes + h * 8));
     for (int i = 0; i < P; ++i) acc[i][h] = init;
   }
   const __m256i zero = _mm256_setzero_si256();
@@ -187,10 +431,11 @@ inline void gemm_tile(const Gemm& g, int first, int j, const int16_t* w) {
   for (int i = 0; i < P; ++i) {
     for (int h = 0; h < 2; ++h) {
       const int o = j * kLanes + h * 8;
-      float* out = g.out + (first + i) * g.stride + o;
-      __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[i][h]), _mm256_loadu_ps(g.multiplier + o));
+      float* out = g.out + (first + i) * g.stride + block.first + o;
+      __m256 v =
+          _mm256_mul_ps(_mm256_cvtepi32_ps(acc[i][h]), _mm256_loadu_ps(block.multiplier + o));
       if (g.accumulate) v = _mm256_add_ps(_mm256_loadu_ps(out), v);
-      if (g.bias) v = _mm256_add_ps(v, _mm256_loadu_ps(g.bias + o));
+      if (block.bias) v = _mm256_add_ps(v, _mm256_loadu_ps(block.bias + o));
       if (g.relu) v = _mm256_max_ps(v, _mm256_setzero_ps());
       _mm256_storeu_ps(out, v);
     }
@@ -200,9 +445,11 @@ inline void gemm_tile(const Gemm& g, int first, int j, const int16_t* w) {
 void gemm(const Gemm& g) {
   int depth = 0;
   for (int s = 0; s < g.n_segments; ++s) depth += g.segments[s].length;
-  for (int first = 0; first < g.pixels; first += 4)
-    for (int j = 0; j < g.vectors; ++j)
-      gemm_tile(g, first, j, static_cast<const int16_t*>(g.weights) + size_t(j) * depth * kLanes);
+  for (const GemmBlock* b = g.blocks; b < g.blocks + g.n_blocks; ++b)
+    for (int first = 0; first < g.pixels; first += 4)
+      for (int j = 0; j < b->vectors; ++j)
+        gemm_tile(g, *b, first, j,
+                  static_cast<const int16_t*>(b->weights) + size_t(j) * depth * kLanes);
 }
 
 #else
@@ -220,12 +467,12 @@ void pack(const int8_t* weights, int depth, int vectors, void* packed) {
         *out++ = weights[size_t(k) * vectors * kLanes + j * kLanes + o];
 }
 
-void gemm(const Gemm& g) {
+inline void gemm_block(const Gemm& g, const GemmBlock& b) {
   for (int i = 0; i < g.pixels; ++i) {
-    const int16_t* w = static_cast<const int16_t*>(g.weights);
-    for (int j = 0; j < g.vectors; ++j) {
+    const int16_t* w = static_cast<const int16_t*>(b.weights);
+    for (int j = 0; j < b.vectors; ++j) {
       int32_t acc[kLanes];
-      memcpy(acc, g.init + j * kLanes, sizeof acc);
+      memcpy(acc, b.init + j * kLanes, sizeof acc);
       for (int s = 0; s < g.n_segments; ++s) {
         const uint8_t* p = g.base[i] + g.segments[s].offset;
         for (int k = 0; k < g.segments[s].length; ++k, w += kLanes) {
@@ -233,16 +480,20 @@ void gemm(const Gemm& g) {
           for (int o = 0; o < kLanes; ++o) acc[o] += a * w[o];
         }
       }
-      float* out = g.out + i * g.stride + j * kLanes;
+      float* out = g.out + i * g.stride + b.first + j * kLanes;
       for (int o = 0; o < kLanes; ++o) {
-        float v = float(acc[o]) * g.multiplier[j * kLanes + o];
+        float v = float(acc[o]) * b.multiplier[j * kLanes + o];
         if (g.accumulate) v = out[o] + v;
-        if (g.bias) v = v + g.bias[j * kLanes + o];
+        if (b.bias) v = v + b.bias[j * kLanes + o];
         if (g.relu) v = v > 0.0f ? v : 0.0f;
         out[o] = v;
       }
     }
   }
+}
+
+void gemm(const Gemm& g) {
+  for (int i = 0; i < g.n_blocks; ++i) gemm_block(g, g.blocks[i]);
 }
 
 #endif

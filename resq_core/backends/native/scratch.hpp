@@ -44,6 +44,7 @@ struct Private {
   std::vector<int32_t> listed[2];  // pixels of its lines, and how many
   int count[2] = {};
   std::vector<ThinDecision> decisions;
+  std::vector<GemmBlock> blocks;
   std::vector<LayerStats> stats;
 };
 

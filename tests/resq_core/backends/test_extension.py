@@ -59,7 +59,7 @@ def test_features_are_those_that_the_kernel_reports(native: ModuleType) -> None:
     )
     flags = {flag.replace("avx512_vnni", "avx512vnni") for flag in line.split()}
     names = ("avx", "f16c", "fma", "avx2", "avx512f", "avx512dq", "avx512bw", "avx512vl")
-    assert set(native.cpu_features()) == flags & {*names, "avx512vnni"}
+    assert set(native.cpu_features()) == flags & {*names, "avx512vnni", "amx_tile", "amx_int8"}
     assert ("avx2" in native.isas()) == {"avx2", "fma", "f16c"}.issubset(flags)
 
 
@@ -73,7 +73,7 @@ def test_an_unknown_isa_is_an_error_with_and_without_extension(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RESQ_ISA", "sse9")
-    with pytest.raises(OptionError, match=r"RESQ_ISA is 'sse9'; expected one of \['avx512'"):
+    with pytest.raises(OptionError, match=r"RESQ_ISA is 'sse9'; expected one of \['amx'"):
         native_status()
     monkeypatch.setitem(sys.modules, NAME, None)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="sse9"):
@@ -123,7 +123,7 @@ def objects(pattern: str) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2"])
+@pytest.mark.parametrize("isa", ["amx", "avx512", "avx2"])
 def test_no_shared_inline_function_is_compiled_for_a_wider_processor(isa: str) -> None:
     """The linker keeps one copy of a weak function, which then runs on every processor."""
     nm: Callable[[Path], str] = lambda path: subprocess.check_output(  # noqa: E731

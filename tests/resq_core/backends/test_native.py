@@ -239,6 +239,42 @@ def test_every_instruction_set_gives_the_same_bits(
         assert_equal_bits(found["portable"], found[isa])
 
 
+def wide() -> nn.Sequential:
+    """Runs of codes that fill matrix registers and runs that do not, many channels and few."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(64, 160, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(160, 96, 1),
+        nn.Conv2d(96, 64, 3, padding=2, dilation=2),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 3, padding=1, groups=2, stride=2),
+        nn.Conv2d(64, 20, 5, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(20, 40, 3),
+        nn.ConvTranspose2d(40, 70, 4, stride=2),
+    ).eval()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_wide_layers_have_the_same_bits_with_every_instruction_set(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = resq_core.quantize(wide(), precision, period=3, backend="native")
+    clip = moving_clip(5, 1, (1, 3, 26, 37))
+    model.calibrate([clip], samples=2, points=3)
+    found = {}
+    for isa in load_extension().isas():
+        monkeypatch.setenv("RESQ_ISA", isa)
+        found[isa] = play(on(model, "native").stream(threshold=0.01), clip)
+    keyframe, residual = found["portable"][:2]
+    assert not torch.equal(keyframe[0], residual[0])
+    for isa in found:
+        assert_equal_bits(found["portable"], found[isa])
+
+
 @pytest.mark.parametrize("reference", ["tracking", "keyframe", "previous"])
 @pytest.mark.usefixtures("restore_threads")
 def test_any_number_of_threads_gives_the_same_bits(

@@ -1,0 +1,2 @@
+#define RESQ_ISA amx
+#include "kernels_impl.hpp"
