@@ -186,11 +186,15 @@ struct alignas(64) TileShapes {
   uint8_t palette = 1, start = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {};
   uint8_t rows[16] = {};
-  constexpr TileShapes() {
+
+  // rest: codes that the registers for a run's last part take.
+  explicit TileShapes(int rest) {
     for (int i = 0; i < 8; ++i) row_bytes[i] = kTileBytes, rows[i] = kTilePixels;
+    if (!rest) return;
+    row_bytes[5] = uint16_t(rest);
+    rows[2] = rows[3] = uint8_t(rest / 4);
   }
 };
-constexpr TileShapes kShapes;
 
 // Where the codes of sixteen pixels are: row p at base + p · stride.
 struct Codes {
@@ -212,13 +216,15 @@ struct Run {
 struct Runs {
   Run run[kMostRuns];
   int count = 0, bytes = 0;
-  bool fits = true, whole = true;  // whole: every segment is whole registers
+  bool fits = true;
+  bool alike = true;  // every segment ends with as many codes in its last register
+  int rest;           // those, 0 for a whole one
 
-  explicit Runs(const Gemm& g) {
+  explicit Runs(const Gemm& g) : rest(g.segments[0].length % kTileBytes) {
     int at = 0;  // in the register
     for (int s = 0; s < g.n_segments; ++s) {
       const Segment& segment = g.segments[s];
-      whole = whole && segment.length % kTileBytes == 0;
+      alike = alike && segment.length % kTileBytes == rest;
       for (int k = 0; k < segment.length;) {
         const int left = segment.length - k, room = kTileBytes - at;
         const int n = left < room ? left : room;
@@ -287,6 +293,26 @@ inline void gather(const Gemm& g, int first, int count, const Runs& runs, uint8_
   }
 }
 
+// What becomes of the sums in registers 0 to 3, [group][vector].
+template <int G, int V>
+inline void finish_tiles(const Gemm& g, const GemmBlock& b, int first, int count, int j) {
+  constexpr int kSums = kTilePixels * kLanes;
+  alignas(64) int32_t sums[G * V * kSums];
+  _tile_stored(0, sums, kTileBytes);
+  if constexpr (V > 1) _tile_stored(1, sums + kSums, kTileBytes);
+  if constexpr (G > 1) _tile_stored(2, sums + V * kSums, kTileBytes);
+  if constexpr (G > 1 && V > 1) _tile_stored(3, sums + (V + 1) * kSums, kTileBytes);
+  each<V>([&](auto v) __attribute__((always_inline)) {
+    const int o = (j + v) * kLanes;
+    const Finish finish(g, b, o);
+    const __m512i init = _mm512_loadu_si512(b.init + o);
+    for (int i = 0; i < count; ++i) {
+      const int row = (i / kTilePixels * V + v) * kTilePixels + i % kTilePixels;
+      finish(first + i, _mm512_add_epi32(_mm512_load_si512(sums + row * kLanes), init));
+    }
+  });
+}
+
 // Registers 0 to 3 hold sums, [group][vector]; 4 and 5 codes; 6 and 7 weights.
 template <int G, int V>
 inline void multiply_tiles(const Gemm& g, const GemmBlock& b, int first, int count, int j,
@@ -310,7 +336,7 @@ inline void multiply_tiles(const Gemm& g, const GemmBlock& b, int first, int cou
     }
     w += next * (kTileBytes / 4);
   };
-  if (runs.whole) {
+  if (runs.alike) {
     int depth = 0;
     for (int s = 0; s < g.n_segments; ++s)
       for (int k = 0; k < g.segments[s].length; k += kTileBytes, depth += kTileBytes)
@@ -318,21 +344,43 @@ inline void multiply_tiles(const Gemm& g, const GemmBlock& b, int first, int cou
   } else {
     for (int depth = 0; depth < runs.bytes; depth += kTileBytes) step(0, depth);
   }
-  constexpr int kSums = kTilePixels * kLanes;
-  alignas(64) int32_t sums[G * V * kSums];
-  _tile_stored(0, sums, kTileBytes);
-  if constexpr (V > 1) _tile_stored(1, sums + kSums, kTileBytes);
-  if constexpr (G > 1) _tile_stored(2, sums + V * kSums, kTileBytes);
-  if constexpr (G > 1 && V > 1) _tile_stored(3, sums + (V + 1) * kSums, kTileBytes);
-  each<V>([&](auto v) __attribute__((always_inline)) {
-    const int o = (j + v) * kLanes;
-    const Finish finish(g, b, o);
-    const __m512i init = _mm512_loadu_si512(b.init + o);
-    for (int i = 0; i < count; ++i) {
-      const int row = (i / kTilePixels * V + v) * kTilePixels + i % kTilePixels;
-      finish(first + i, _mm512_add_epi32(_mm512_load_si512(sums + row * kLanes), init));
+  finish_tiles<G, V>(g, b, first, count, j);
+}
+
+// The same of sixteen pixels whose segments all leave a rest. Registers 0 and 1 hold sums, 4
+// codes, 6 and 7 weights; 5, 2 and 3 are for the rest.
+template <int V>
+inline void multiply_rests(const Gemm& g, const GemmBlock& b, int first, int count, int j,
+                           const Codes& codes, int rest) {
+  _tile_zero(0);
+  if constexpr (V > 1) _tile_zero(1);
+  const ptrdiff_t next = ptrdiff_t(b.vectors) * kTileBytes;
+  const int8_t* w = static_cast<const int8_t*>(b.weights) + j * kTileBytes;
+  int depth = 0;
+  for (int s = 0; s < g.n_segments; ++s) {
+    const Segment& segment = g.segments[s];
+    int k = 0;
+    for (; k + kTileBytes <= segment.length; k += kTileBytes) {
+      _tile_loadd(4, codes.at(segment.offset + k, depth + k), codes.stride);
+      _tile_loadd(6, w, next);
+      _tile_dpbusd(0, 4, 6);
+      if constexpr (V > 1) {
+        _tile_loadd(7, w + kTileBytes, next);
+        _tile_dpbusd(1, 4, 7);
+      }
+      w += next * (kTileBytes / 4);
     }
-  });
+    _tile_loadd(5, codes.at(segment.offset + k, depth + k), codes.stride);
+    _tile_loadd(2, w, next);
+    _tile_dpbusd(0, 5, 2);
+    if constexpr (V > 1) {
+      _tile_loadd(3, w + kTileBytes, next);
+      _tile_dpbusd(1, 5, 3);
+    }
+    w += next * (rest / 4);
+    depth += segment.length;
+  }
+  finish_tiles<1, V>(g, b, first, count, j);
 }
 
 template <int G>
@@ -342,7 +390,7 @@ inline void multiply(const Gemm& g, int first, int count, const Runs& runs, uint
     const int from = first + i * kTilePixels, left = first + count - from;
     Codes& c = codes[i];
     c = {g.base[from], 0, false};
-    if (runs.whole && left >= kTilePixels && evenly_apart(g, from, &c.stride)) continue;
+    if (runs.alike && left >= kTilePixels && evenly_apart(g, from, &c.stride)) continue;
     c = {room, runs.bytes + kTileBytes, true};
     gather(g, from, left < kTilePixels ? left : kTilePixels, runs, room, c.stride);
     room += kTilePixels * c.stride;
@@ -350,6 +398,12 @@ inline void multiply(const Gemm& g, int first, int count, const Runs& runs, uint
   for (int i = 0; i < g.n_blocks; ++i) {
     const GemmBlock& b = g.blocks[i];
     int j = 0;
+    if (G == 1 && runs.alike && runs.rest) {
+      for (; j + 2 <= b.vectors; j += 2)
+        multiply_rests<2>(g, b, first, count, j, codes[0], runs.rest);
+      if (j < b.vectors) multiply_rests<1>(g, b, first, count, j, codes[0], runs.rest);
+      continue;
+    }
     for (; j + 2 <= b.vectors; j += 2) multiply_tiles<G, 2>(g, b, first, count, j, codes, runs);
     if (j < b.vectors) multiply_tiles<G, 1>(g, b, first, count, j, codes, runs);
   }
@@ -360,16 +414,17 @@ void gemm(const Gemm& g) {
   const Runs runs(g);
   if (!runs.fits || runs.bytes <= kShallow) return gemm_from(g, 0);
   alignas(64) static thread_local uint8_t room[kAtOnce * (kDeep + kTileBytes)];
-  _tile_loadconfig(&kShapes);
+  const bool rests = runs.alike && runs.rest;
+  const TileShapes shapes(rests ? runs.rest : 0);
+  _tile_loadconfig(&shapes);
   int first = 0;
-  for (; g.pixels - first > kTilePixels + kFew; first += kAtOnce) {
+  for (; !rests && g.pixels - first > kTilePixels + kFew; first += kAtOnce) {
     const int left = g.pixels - first;
     multiply<2>(g, first, left < kAtOnce ? left : kAtOnce, runs, room);
   }
-  if (g.pixels - first > kFew) {
+  for (; g.pixels - first > kFew; first += kTilePixels) {
     const int left = g.pixels - first;
     multiply<1>(g, first, left < kTilePixels ? left : kTilePixels, runs, room);
-    first += kTilePixels;
   }
   _tile_release();
   if (first < g.pixels) gemm_from(g, first);
