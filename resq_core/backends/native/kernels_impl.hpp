@@ -220,7 +220,9 @@ struct Runs {
   bool alike = true;  // every segment ends with as many codes in its last register
   int rest;           // those, 0 for a whole one
 
-  explicit Runs(const Gemm& g) : rest(g.segments[0].length % kTileBytes) {
+  // A transposed convolution has pixels that read nothing.
+  explicit Runs(const Gemm& g)
+      : rest(g.n_segments ? g.segments[0].length % kTileBytes : 0) {
     int at = 0;  // in the register
     for (int s = 0; s < g.n_segments; ++s) {
       const Segment& segment = g.segments[s];
