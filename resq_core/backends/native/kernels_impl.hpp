@@ -212,7 +212,7 @@ struct Run {
   bool last;  // of its register
 };
 
-// All runs of a product, and how many bytes they fill; none where they are too many.
+// All runs of a product, and how many bytes they fill, where that `fits`.
 struct Runs {
   Run run[kMostRuns];
   int count = 0, bytes = 0;
