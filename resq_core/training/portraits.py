@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,9 +16,8 @@ from resq_core.tasks.boxes import Box, Crop
 from resq_core.tasks.pictures import Picture
 from resq_core.tasks.pose import PoseTask
 from resq_core.training.sequences import Batch, recoloured
-from resq_core.world import Portrait, portrait
 
-__all__ = ["PortraitSource", "heatmaps_of"]
+__all__ = ["Drawn", "PortraitSource", "heatmaps_of"]
 
 _SIGMA = 2.0  # cells of the heatmap
 _SIZES = (96, 256)  # pixels; the smaller ones come to the network blurred
@@ -26,13 +26,24 @@ _ENLARGED = (0.75, 1.35)  # of the box, as a detector's might be
 _SHIFTED = 0.1  # of the box
 
 
+class Drawn(Protocol):
+    """A picture uint8 [H, W, 3] RGB of somebody, and joints float32 [K, 2], column and row."""
+
+    @property
+    def image(self) -> Picture: ...
+
+    @property
+    def joints(self) -> NDArray[np.float32]: ...
+
+
 @dataclass(frozen=True)
 class PortraitSource:
     """People that no picture shows twice.
 
     Attributes:
         backgrounds: pictures uint8 [H, W, 3] RGB, of anything.
-        task: the network's input, and its joints, which are those of `resq_core.world.JOINTS`.
+        paint: puts somebody before one, in a square of so many pixels; `resq_core.world.portrait`.
+        task: the network's input, and its joints, in the order of those that are painted.
         jitter: see `StillSource`.
 
     Raises:
@@ -40,6 +51,7 @@ class PortraitSource:
     """
 
     backgrounds: Sequence[Picture]
+    paint: Callable[[Picture, int, np.random.Generator], Drawn]
     task: PoseTask
     jitter: float = 0.3
 
@@ -47,12 +59,12 @@ class PortraitSource:
         if not self.backgrounds:
             raise InputError("0 pictures given; expected one at least to stand people before")
 
-    def draw(self, generator: torch.Generator) -> tuple[Portrait, Crop]:
+    def draw(self, generator: torch.Generator) -> tuple[Drawn, Crop]:
         """Somebody, and the part of the picture that a network is to see."""
         seed = int(torch.randint(1 << 62, (), generator=generator))
         rng = np.random.default_rng(seed)
         background = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
-        found = portrait(background, int(rng.integers(*_SIZES)), rng)
+        found = self.paint(background, int(rng.integers(*_SIZES)), rng)
         return found, self.task.crop_of(_box(found.joints, rng))
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:

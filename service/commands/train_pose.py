@@ -60,6 +60,7 @@ def train_pose(
     from resq_core import models
     from resq_core.tasks import JHMDB15, PoseTask
     from resq_core.training import PortraitSource
+    from resq_core.world import portrait
     from service.commands.learning import check_options, train_in_float
 
     check_options(out, batch)
@@ -71,7 +72,7 @@ def train_pose(
     if start is not None:
         models.load_weights(network, start)
     with frames_bar(Console(stderr=True)) as bar:
-        source = PortraitSource(_backgrounds(material, bar), task)
+        source = PortraitSource(_backgrounds(material, bar), portrait, task)
         best, losses = train_in_float(
             network,
             _loss,

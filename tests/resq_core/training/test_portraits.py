@@ -8,6 +8,7 @@ from resq_core.errors import InputError
 from resq_core.tasks import JHMDB15, Box, PoseTask
 from resq_core.training import PortraitSource, heatmap_error
 from resq_core.training.portraits import heatmaps_of
+from resq_core.world import portrait
 
 TASK = PoseTask(JHMDB15, (64, 96), (0.5,) * 3, (0.25,) * 3)
 BACKGROUND = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
@@ -29,7 +30,7 @@ def test_heatmaps_are_decoded_to_their_joints() -> None:
 
 
 def test_a_batch_shows_people_at_their_heatmaps() -> None:
-    source = PortraitSource([BACKGROUND], TASK)
+    source = PortraitSource([BACKGROUND], portrait, TASK)
     one, same = (source.batch(6, torch.Generator().manual_seed(2)) for _ in range(2))
     assert one.labels is not None
     assert same.labels is not None
@@ -53,4 +54,4 @@ def test_heatmaps_that_do_not_count() -> None:
 
 def test_no_picture_is_an_error() -> None:
     with pytest.raises(InputError, match="0 pictures given"):
-        PortraitSource([], TASK)
+        PortraitSource([], portrait, TASK)
