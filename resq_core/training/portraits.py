@@ -24,6 +24,7 @@ _SIZES = (96, 256)  # pixels; the smaller ones come to the network blurred
 _PADDING = 0.1  # of a person's longer side
 _ENLARGED = (0.75, 1.35)  # of the box, as a detector's might be
 _SHIFTED = 0.1  # of the box
+_JITTER = 0.3  # of light and colour, see `StillSource`
 
 
 class Drawn(Protocol):
@@ -44,7 +45,6 @@ class PortraitSource:
         backgrounds: pictures uint8 [H, W, 3] RGB, of anything.
         paint: puts somebody before one, in a square of so many pixels; `resq_core.world.portrait`.
         task: the network's input, and its joints, in the order of those that are painted.
-        jitter: see `StillSource`.
 
     Raises:
         InputError: there is no picture.
@@ -53,7 +53,6 @@ class PortraitSource:
     backgrounds: Sequence[Picture]
     paint: Callable[[Picture, int, np.random.Generator], Drawn]
     task: PoseTask
-    jitter: float = 0.3
 
     def __post_init__(self) -> None:
         if not self.backgrounds:
@@ -73,7 +72,7 @@ class PortraitSource:
         for _ in range(size):
             found, crop = self.draw(generator)
             x = self.task.preprocess(found.image, crop)
-            inputs.append(recoloured(x, self.jitter, generator) if self.jitter else x)
+            inputs.append(recoloured(x, _JITTER, generator))
             labels.append(heatmaps_of(found.joints, crop, self.task.heatmap_size))
         return Batch([torch.cat(inputs)], [torch.stack(labels)])
 

@@ -24,7 +24,7 @@ __all__ = [
     "visible_joints",
 ]
 
-Turned = tuple[float, float, float]
+_Place = tuple[float, float, float]
 
 JOINTS = (
     "neck", "belly", "face", "right_shoulder", "left_shoulder", "right_hip", "left_hip",
@@ -155,7 +155,7 @@ def joints_of(w: Walker) -> NDArray[np.float64]:
     lift = 0.042 - min(ankle[1] for _, ankle in legs)  # the lower foot stands on the ground
     sway, sine, cosine = held.sway, math.sin(held.lean), math.cos(held.lean)
 
-    def trunk(ahead: float, up: float, right: float) -> tuple[float, float, float]:
+    def trunk(ahead: float, up: float, right: float) -> _Place:
         """A point from the hip of somebody upright, to where leaning brings it."""
         return ahead * cosine + up * sine, up * cosine - ahead * sine + lift, right + sway
 
@@ -219,7 +219,7 @@ def _leg(thigh: float, bend: float) -> tuple[tuple[float, float], tuple[float, f
     return knee, (knee[0] + 0.243 * math.sin(shin), knee[1] - 0.243 * math.cos(shin))
 
 
-def _arm(upper: float, bend: float, spread: float) -> tuple[Turned, Turned]:
+def _arm(upper: float, bend: float, spread: float) -> tuple[_Place, _Place]:
     """Elbow and wrist as (ahead, up) from the shoulder, and outwards from the spine, in heights."""
     out, within = math.sin(spread), math.cos(spread)
     lower = upper + bend

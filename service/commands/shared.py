@@ -44,9 +44,13 @@ __all__ = [
     "Period",
     "Policy",
     "PrecisionText",
+    "Rate",
     "Reference",
+    "Start",
+    "Steps",
     "Threshold",
     "Url",
+    "Weights",
     "bytes_bar",
     "frames_bar",
     "label_set",
@@ -90,6 +94,10 @@ Box = Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:N or auto; else RESQ_DEVICE, or cpu.")
 ]
+Weights = Annotated[Path, typer.Option(help="The checkpoint to write, X.safetensors.")]
+Start = Annotated[Path | None, typer.Option(help="A checkpoint; else from scratch.")]
+Steps = Annotated[int, typer.Option(help="Of the optimizer.")]
+Rate = Annotated[float, typer.Option(help="Highest learning rate.")]
 Masks = Annotated[Path | None, typer.Option(help="Objects: palette PNG of frame one.")]
 
 

@@ -13,6 +13,10 @@ from resq_core.errors import OptionError
 from service.commands.shared import (
     IMAGENET,
     Json,
+    Rate,
+    Start,
+    Steps,
+    Weights,
     frames_bar,
     parse_size,
     picture_files,
@@ -39,15 +43,15 @@ def train_pose(
     material: Annotated[
         list[Path], typer.Argument(help="Backgrounds: videos, and folders of still pictures.")
     ],
-    out: Annotated[Path, typer.Option(help="The checkpoint to write, X.safetensors.")],
+    out: Weights,
     architecture: Annotated[str, typer.Option(help="A pose network that resq knows.")] = (
         "hrnet_w16_pose"
     ),
-    start: Annotated[Path | None, typer.Option(help="A checkpoint; else from scratch.")] = None,
+    start: Start = None,
     size: Annotated[str, typer.Option(help="Network input, WIDTHxHEIGHT.")] = "256x256",
-    steps: Annotated[int, typer.Option(help="Of the optimizer.")] = 8000,
+    steps: Steps = 8000,
     batch: Annotated[int, typer.Option(help="People at a time.")] = 16,
-    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    rate: Rate = 1e-3,
     seed: Annotated[int, typer.Option(help="Of weights and people.")] = 0,
     as_json: Json = False,
 ) -> None:
