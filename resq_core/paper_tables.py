@@ -158,10 +158,7 @@ def _frame_macs(network: str) -> dict[Counting, _FrameMacs]:
 def _stm_layers(net: models.STM, frame: Tensor) -> dict[str, int]:
     """Multiply-accumulates of every layer for one object, by its name in the whole network."""
     mask = frame[:, 0]
-    r4, r3, r2 = (
-        frame.new_zeros(1, channels, frame.shape[2] // stride, frame.shape[3] // stride)
-        for channels, stride in ((1024, 16), (512, 8), (256, 4))
-    )
+    r4, r3, r2 = net.features(1, *frame.shape[2:])
     parts = {
         "Encoder_M": [frame, mask, mask],
         "KV_M_r4": [r4],

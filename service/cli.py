@@ -25,6 +25,7 @@ from service.commands.serve import serve
 from service.commands.stream import stream
 from service.commands.train import train
 from service.commands.train_float import train_float
+from service.commands.train_objects import train_objects
 from service.commands.train_pose import train_pose
 from service.commands.tune import tune
 from service.commands.workers import workers
@@ -57,6 +58,7 @@ app.command("serve")(serve)
 app.command("stream")(stream)
 app.command("train")(train)
 app.command("train-float")(train_float)
+app.command("train-objects")(train_objects)
 app.command("train-pose")(train_pose)
 app.command("tune")(tune)
 app.command("world")(world)

@@ -16,6 +16,7 @@ __all__ = ["counted_options", "expected", "lookalike"]
 _LOGITS = {  # whose values an option counts
     "num_joints": ("final_layer.bias",),
     "num_classes": ("final_layer.conv2.bias", "last_layer.3.bias"),
+    "width": ("Encoder_Q.bn1.bias",),
 }
 _FINER = "final_layer.conv2.weight"  # [inputs, classes, upsample, upsample] where it is transposed
 _ENOUGH = 0.9
@@ -31,7 +32,7 @@ def expected(arch: str, **options: object) -> dict[str, Tensor]:
 
 
 def counted_options(arch: str, weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """The options that official weights show: how many joints or classes, how fine the logits are.
+    """The options that official weights show: how many joints or classes, how fine or wide it is.
 
     Raises UnknownModelError for a name that is not registered.
     """

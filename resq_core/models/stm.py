@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resq_core.errors import InputError, OptionError
-from resq_core.models.layers import Bottleneck, conv, initialise, resize_like
+from resq_core.models.layers import Bottleneck, check_count, conv, initialise, resize_like
 from resq_core.models.objects import (
     STRIDE,
     aggregate,
@@ -33,8 +33,8 @@ __all__ = ["STM", "Decoder", "FrameEncoder", "KeyValue", "MaskEncoder", "MemoryR
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
-_KEY, _VALUE, _FEATURES = 128, 512, 1024
-_DECODER = 256
+_WIDTH = 64  # of the published network
+_KEY, _VALUE, _FEATURES, _DECODER = 2, 8, 16, 4  # channels, in widths
 
 
 def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
@@ -44,19 +44,23 @@ def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
 
 
 class _Encoder(nn.Module):
-    """The first three stages of ResNet-50, with the ImageNet normalisation inside."""
+    """The first three stages of ResNet-50, with the ImageNet normalisation inside.
+
+    `width` channels leave the first convolution, and all others have as many times of them as in
+    ResNet-50, where it is 64.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def _add_backbone(self) -> None:
+    def _add_backbone(self, width: int) -> None:
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
-        self.conv1 = conv(3, 64, 7, 2)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.res2 = _stage(64, 64, 3, 1)
-        self.res3 = _stage(256, 128, 4, 2)
-        self.res4 = _stage(512, 256, 6, 2)
+        self.conv1 = conv(3, width, 7, 2)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.res2 = _stage(width, width, 3, 1)
+        self.res3 = _stage(4 * width, 2 * width, 4, 2)
+        self.res4 = _stage(8 * width, 4 * width, 6, 2)
 
     def _stem(self, frame: Tensor) -> Tensor:
         stem: Tensor = self.conv1((frame - self.mean) / self.std)
@@ -78,11 +82,11 @@ class MaskEncoder(_Encoder):
     Output: [N, 1024, H / 16, W / 16]. A frame given once is encoded once before the masks differ.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = _WIDTH) -> None:
         super().__init__()
-        self.conv1_m = conv(1, 64, 7, 2)
-        self.conv1_o = conv(1, 64, 7, 2)
-        self._add_backbone()
+        self.conv1_m = conv(1, width, 7, 2)
+        self.conv1_o = conv(1, width, 7, 2)
+        self._add_backbone(width)
 
     def forward(self, frame: Tensor, mask: Tensor, others: Tensor) -> Tensor:
         stem = self._stem(frame)
@@ -96,9 +100,9 @@ class FrameEncoder(_Encoder):
     Output: r4 [N, 1024, H / 16, W / 16], r3 [N, 512, H / 8, W / 8], r2 [N, 256, H / 4, W / 4].
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = _WIDTH) -> None:
         super().__init__()
-        self._add_backbone()
+        self._add_backbone(width)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._stages(self._stem(frame))
@@ -107,10 +111,10 @@ class FrameEncoder(_Encoder):
 class KeyValue(nn.Module):
     """Features [N, 1024, h, w] to a key [N, 128, h, w] and a value [N, 512, h, w]."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = _WIDTH) -> None:
         super().__init__()
-        self.Key = conv(_FEATURES, _KEY, 3, bias=True)
-        self.Value = conv(_FEATURES, _VALUE, 3, bias=True)
+        self.Key = conv(_FEATURES * width, _KEY * width, 3, bias=True)
+        self.Value = conv(_FEATURES * width, _VALUE * width, 3, bias=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.Key(x), self.Value(x)
@@ -173,13 +177,14 @@ class Decoder(nn.Module):
     Output: [N, 2, 16h, 16w]: not the object, the object.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = _WIDTH) -> None:
         super().__init__()
-        self.convFM = conv(2 * _VALUE, _DECODER, 3, bias=True)
-        self.ResMM = _Residual(_DECODER)
-        self.RF3 = _Refine(512, _DECODER)
-        self.RF2 = _Refine(256, _DECODER)
-        self.pred2 = conv(_DECODER, 2, 3, bias=True)
+        inner = _DECODER * width
+        self.convFM = conv(2 * _VALUE * width, inner, 3, bias=True)
+        self.ResMM = _Residual(inner)
+        self.RF3 = _Refine(8 * width, inner)
+        self.RF2 = _Refine(4 * width, inner)
+        self.pred2 = conv(inner, 2, 3, bias=True)
 
     def forward(self, read: Tensor, r3: Tensor, r2: Tensor) -> Tensor:
         m4 = self.ResMM(self.convFM(read))
@@ -189,16 +194,31 @@ class Decoder(nn.Module):
 
 
 class STM(nn.Module):
-    """Space-Time Memory network: 38.9 M parameters, stateless. See the module docstring."""
+    """Space-Time Memory network: 38.9 M parameters, stateless. See the module docstring.
 
-    def __init__(self) -> None:
+    Args:
+        width: channels of the first convolution, 1 to 64. All others are as many times of it as
+            in the published network, which has 64; shapes in this module are those of that one.
+    """
+
+    def __init__(self, width: int = _WIDTH) -> None:
         super().__init__()
-        self.Encoder_M = MaskEncoder()
-        self.Encoder_Q = FrameEncoder()
-        self.KV_M_r4 = KeyValue()
-        self.KV_Q_r4 = KeyValue()
+        check_count("width", width, _WIDTH)
+        self.width = width
+        self.Encoder_M = MaskEncoder(width)
+        self.Encoder_Q = FrameEncoder(width)
+        self.KV_M_r4 = KeyValue(width)
+        self.KV_Q_r4 = KeyValue(width)
         self.Memory = MemoryRead()
-        self.Decoder = Decoder()
+        self.Decoder = Decoder(width)
+
+    def features(self, objects: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Zeros in the shapes of what the decoder gets, for a frame of sides that 16 divides."""
+        return (
+            torch.zeros(objects, 2 * _VALUE * self.width, height // 16, width // 16),
+            torch.zeros(1, 8 * self.width, height // 8, width // 8),
+            torch.zeros(1, 4 * self.width, height // 4, width // 4),
+        )
 
     def memorize(self, frame: Tensor, masks: Tensor, num_objects: int) -> tuple[Tensor, Tensor]:
         """A frame and its masks as memory.
@@ -245,7 +265,7 @@ class STM(nn.Module):
             OptionError: for `num_objects` out of range.
         """
         _check_frame(frame)
-        _check_memory(keys, values, frame)
+        self._check_memory(keys, values, frame)
         _check_objects(num_objects, keys.shape[1])
         r4, r3, r2 = self.Encoder_Q(pad_to_stride(frame))
         used = slice(1, num_objects + 1)
@@ -258,24 +278,25 @@ class STM(nn.Module):
         """`segment`."""
         return self.segment(frame, keys, values, num_objects)
 
+    def _check_memory(self, keys: Tensor, values: Tensor, frame: Tensor) -> None:
+        size = tuple(-(-length // STRIDE) for length in frame.shape[2:])
+        shared = (keys.shape[1], keys.shape[3]) if keys.ndim == 6 else (0, 0)
+        for what, memory, widths in (("keys", keys, _KEY), ("values", values, _VALUE)):
+            channels = widths * self.width
+            expected = (1, shared[0], channels, shared[1], *size)
+            if memory.shape != expected or 0 in expected:
+                raise InputError(
+                    f"the {what} have shape {list(memory.shape)}; expected "
+                    f"[1, K, {channels}, T, {size[0]}, {size[1]}] for this frame, K and T alike "
+                    "in both"
+                )
+
 
 def _check_frame(frame: Tensor) -> None:
     if frame.ndim != 4 or frame.shape[:2] != (1, 3) or 0 in frame.shape:
         raise InputError(f"the frame has shape {list(frame.shape)}; expected [1, 3, H, W]")
     if not frame.is_floating_point():
         raise InputError(f"the frame is {frame.dtype}; expected floating point from 0 to 1")
-
-
-def _check_memory(keys: Tensor, values: Tensor, frame: Tensor) -> None:
-    size = tuple(-(-length // STRIDE) for length in frame.shape[2:])
-    shared = (keys.shape[1], keys.shape[3]) if keys.ndim == 6 else (0, 0)
-    for what, memory, width in (("keys", keys, _KEY), ("values", values, _VALUE)):
-        expected = (1, shared[0], width, shared[1], *size)
-        if memory.shape != expected or 0 in expected:
-            raise InputError(
-                f"the {what} have shape {list(memory.shape)}; expected "
-                f"[1, K, {width}, T, {size[0]}, {size[1]}] for this frame, K and T alike in both"
-            )
 
 
 def _check_objects(num_objects: int, slots: int) -> None:
@@ -287,8 +308,26 @@ def _check_objects(num_objects: int, slots: int) -> None:
         )
 
 
-def stm() -> STM:
-    """STM: 179 G multiply-adds at 480x864 for one object, the memory read not counted."""
-    net = STM()
+def stm(width: int = _WIDTH) -> STM:
+    """STM: 179 G multiply-adds at 480x864 for one object, the memory read not counted.
+
+    Narrower ones, see `STM`, have as many fewer as the square of the width. Raises OptionError
+    for a width out of range.
+    """
+    net = STM(width)
     initialise(net)
+    _calm(net)
     return net
+
+
+@torch.no_grad()
+def _calm(net: STM) -> None:
+    """Let attention spread over all places, and sums without batch norm stay small, at first."""
+    for module in net.modules():
+        if isinstance(module, KeyValue):
+            for head in (module.Key, module.Value):
+                nn.init.kaiming_normal_(head.weight, nonlinearity="linear")
+        elif isinstance(module, _Residual):
+            module.conv2.weight.mul_(0.1)
+    for last in (net.Decoder.convFM, net.Decoder.pred2):
+        nn.init.kaiming_normal_(last.weight, nonlinearity="linear")

@@ -28,7 +28,7 @@ from resq_core.stream import StreamOptions
 
 __all__ = ["QuantizedStm", "check_memory", "quantize_stm"]
 
-_ARCHITECTURE = {"name": "stm", "options": {}}
+_NAME = "stm"  # in the registry
 
 
 class QuantizedStm:
@@ -157,10 +157,8 @@ class QuantizedStm:
         """
         height, width = (-(-side // STRIDE) * STRIDE for side in size)
         frame, mask = torch.zeros(1, 3, height, width), torch.zeros(objects, height, width)
-        r4 = torch.zeros(objects, 1024, height // 16, width // 16)
-        r3 = torch.zeros(1, 512, height // 8, width // 8)
-        r2 = torch.zeros(1, 256, height // 4, width // 4)
-        inputs = {"Encoder_M": [frame, mask, mask], "Encoder_Q": [frame], "Decoder": [r4, r3, r2]}
+        features = list(self._net.features(objects, height, width))
+        inputs = {"Encoder_M": [frame, mask, mask], "Encoder_Q": [frame], "Decoder": features}
         return {
             f"{name}.{layer}": macs
             for name, part in self._parts.items()
@@ -178,7 +176,7 @@ class QuantizedStm:
             raise CalibrationError("the model is not calibrated; call calibrate(clips) first")
         SavedModel(
             weights=self._net.state_dict(),
-            architecture=_ARCHITECTURE,
+            architecture={"name": _NAME, "options": {"width": self._net.width}},
             options=self._parts["Encoder_Q"].saved_options() | {"parts": list(PART_NAMES)},
             encodings=encodings,
             input_shapes=self._shapes,
@@ -201,12 +199,13 @@ class QuantizedStm:
         """
         saved = SavedModel.read(Path(path))
         options = dict(saved.options)
-        if options.pop("parts", None) != list(PART_NAMES) or saved.architecture != _ARCHITECTURE:
+        known = saved.architecture or {}
+        if options.pop("parts", None) != list(PART_NAMES) or known.get("name") != _NAME:
             raise SavedModelError(f"{path} holds another network; expected a quantized STM")
-        net = STM()
         try:
+            net = STM(**known["options"])
             net.load_state_dict(dict(saved.weights))
-        except RuntimeError as error:
+        except (KeyError, TypeError, OptionError, RuntimeError) as error:
             raise SavedModelError(f"{path} does not fit STM: {error}") from error
         saved.encodings.require_layers(_layers(net))
         granularity = str(saved.encodings.granularity)
@@ -277,7 +276,7 @@ def _report_share(report: Progress, done: int, fraction: float) -> None:
 def _around(net: STM, parts: Mapping[str, QuantizedModel]) -> STM:
     """A float STM on the parts' own weights, so that they are held once."""
     with torch.device("meta"):
-        frozen = STM()
+        frozen = STM(net.width)
     for name, child in net.named_children():
         module = parts[name].module if name in parts else copy.deepcopy(child)
         setattr(frozen, name, module)

@@ -9,6 +9,7 @@ from resq_core.training.losses import (
     squared_error,
 )
 from resq_core.training.network import TrainedNetwork
+from resq_core.training.objects import ObjectNetwork, ObjectSource
 from resq_core.training.portraits import PortraitSource
 from resq_core.training.sequences import (
     VOID,
@@ -27,6 +28,8 @@ __all__ = [
     "ClipSource",
     "FloatNetwork",
     "Loss",
+    "ObjectNetwork",
+    "ObjectSource",
     "PortraitSource",
     "Schedule",
     "Source",

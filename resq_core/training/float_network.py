@@ -52,9 +52,12 @@ class FloatNetwork(nn.Module):
         """
         outputs = []
         for x in frames:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self._mixed):
+            with self._autocast(x):
                 output = self.network(x.contiguous(memory_format=torch.channels_last))
             outputs.append(
                 pytree.tree_map(lambda y: y.float() if isinstance(y, Tensor) else y, output)
             )
         return outputs
+
+    def _autocast(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self._mixed)

@@ -6,7 +6,7 @@
 """
 
 from resq_core.world.people import JOINTS, LIMBS
-from resq_core.world.portraits import Portrait, portrait
+from resq_core.world.portraits import Portrait, cut_out, portrait
 from resq_core.world.street import CameraKind, Person, Street, StreetFrame
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Portrait",
     "Street",
     "StreetFrame",
+    "cut_out",
     "portrait",
 ]

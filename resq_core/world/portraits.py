@@ -1,4 +1,4 @@
-"""People of the street in front of any picture, in any posture: training data for pose."""
+"""People of the street in front of any picture, in any posture, or cut out: training data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resq_core.world.canvas import Canvas, Colour
 from resq_core.world.people import Posture, Walker, joints_of, paint_walker, visible_joints
 from resq_core.world.plan import Cls
 
-__all__ = ["Portrait", "portrait"]
+__all__ = ["Portrait", "cut_out", "portrait"]
 
 _SOMEBODY, _OTHERS = 1, 2  # instances: whom it is of, and the first of the others
 _UPRIGHT = 1.73  # metres, of the height that sizes are meant for
@@ -63,6 +63,24 @@ def portrait(background: NDArray[np.uint8], size: int, rng: np.random.Generator)
     colours += rng.standard_normal(colours.shape, np.float32) * np.float32(rng.uniform(0, 6))
     image = np.clip(np.rint(colours), 0, 255).astype(np.uint8)
     return Portrait(image, joints, visible)
+
+
+def cut_out(picture: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Somebody with nothing behind them.
+
+    Args:
+        picture: uint8 [H, W, 3] RGB, whose light and dark is in their cloth.
+        size: side of the square to paint on, pixels.
+        rng: of everything else.
+
+    Returns:
+        uint8 [size, size, 4] RGBA, alpha 0 or 255.
+    """
+    canvas = Canvas(_looking_at_somebody(size, float(rng.uniform(0.7, 0.9)), rng))
+    paint_walker(canvas, _dressed(rng, _SOMEBODY, canvas.camera, 1.0))
+    shown = canvas.instances() == _SOMEBODY
+    colours = np.clip(_lit(canvas.colours(), shown, _part(picture, rng), rng), 0, 255)
+    return np.dstack((colours, shown * np.float32(255))).astype(np.uint8)
 
 
 def _looking_at_somebody(size: int, tall: float, rng: np.random.Generator) -> Camera:

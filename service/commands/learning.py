@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from rich.progress import Progress, TaskID
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from resq_core.errors import InputError, OptionError
 from resq_core.evaluation import CamVid
@@ -37,12 +37,15 @@ from service.decoder import open_clip
 __all__ = [
     "Look",
     "check_options",
+    "every_fourth",
     "labelled_stills",
+    "pictures_of",
     "run_training",
     "train_in_float",
     "unlabelled",
 ]
 
+_FRAMES = 300  # of each video whose frames are pictures
 _SAVE_EVERY = 50  # steps
 _MEAN_OVER = 20  # steps, of the losses that are told
 _RISE = 200  # steps until the rate is highest
@@ -88,13 +91,13 @@ def run_training(
 
 
 def train_in_float(
-    network: nn.Module,
+    network: FloatNetwork,
     loss: Loss,
     batches: Callable[[torch.Generator], Batch],
     out: Path,
     schedule: tuple[int, float, int],
     bar: Progress,
-) -> tuple[nn.Module, list[float]]:
+) -> tuple[Any, list[float]]:
     """Train a network, and write the average of its weights.
 
     Args:
@@ -110,7 +113,7 @@ def train_in_float(
     steps, rate, seed = schedule
     rise = min(_RISE, steps // 10)
     plan = Schedule(steps, rate, warm_up=rise, weight_decay=0.01, average=0.998, most=5.0)
-    trainer = Trainer(FloatNetwork(network), loss, batches, plan, seed)
+    trainer = Trainer(network, loss, batches, plan, seed)
     last, log = out.with_suffix(".last.pt"), out.with_suffix(".ndjson")
     losses = run_training(trainer, last, log, bar, bar.add_task("training", total=steps))
     best = trainer.result.network.eval()
@@ -125,6 +128,31 @@ def check_options(out: Path, batch: int) -> None:
         raise OptionError(f"out is {out}; expected a name that ends in .safetensors")
     if batch < 1:
         raise OptionError(f"batch is {batch}; expected at least 1")
+
+
+def every_fourth(labels: Tensor) -> Tensor:
+    """One pixel of two by two of labels [B, H, W], another one in each picture.
+
+    With all of them, the losses take three times as long as a small network.
+    """
+    return torch.stack([one[i // 2 % 2 :: 2, i % 2 :: 2] for i, one in enumerate(labels)])
+
+
+def pictures_of(material: list[Path], bar: Progress) -> list[Picture]:
+    """All pictures of folders, and what videos begin with.
+
+    Raises InputError for a folder without pictures, or a file that cannot be read.
+    """
+    reading = bar.add_task("reading", total=len(material))
+    found: list[Picture] = []
+    for path in material:
+        if path.is_dir():
+            found += [read_picture(file, "RGB") for file in picture_files(path)]
+        else:
+            with open_clip(path) as video:
+                found += [frame.image for frame in islice(video, _FRAMES)]
+        bar.advance(reading)
+    return found
 
 
 def unlabelled(material: list[Path], look: Look, frames: int, bar: Progress) -> Source:

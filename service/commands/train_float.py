@@ -59,7 +59,7 @@ def train_float(
     import torch
 
     from resq_core.tasks import SegmentationTask
-    from resq_core.training import batch_of
+    from resq_core.training import FloatNetwork, batch_of
     from service.commands.learning import check_options, labelled_stills, train_in_float
 
     check_options(out, batch)
@@ -72,7 +72,7 @@ def train_float(
             folders, look, len(known.classes), known.ignore_index, bar, _SCALES, _JITTER
         )
         _, losses = train_in_float(
-            network,
+            FloatNetwork(network),
             _loss,
             lambda generator: batch_of(source, batch, 1, wanted, generator),
             out,
@@ -112,19 +112,16 @@ def _network(architecture: str, classes: int, upsample: int, start: Path | None)
 
 
 def _loss(outputs: Sequence[Any], batch: Batch) -> Tensor:
-    """Hard pixels, regions of each class, and hard pixels of the auxiliary head.
-
-    One pixel counts of two by two, another one in each picture: with all of them, the losses take
-    three times as long as a small network.
-    """
+    """Hard pixels, regions of each class, and hard pixels of the auxiliary head."""
     import torch
 
     from resq_core.training import VOID, lovasz_softmax, ohem_cross_entropy
+    from service.commands.learning import every_fourth
 
     assert batch.labels is not None
     total = torch.zeros(())
     for output, labels in zip(outputs, batch.labels, strict=True):
-        truth = torch.stack([one[i // 2 % 2 :: 2, i % 2 :: 2] for i, one in enumerate(labels)])
+        truth = every_fourth(labels)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
         total = total + ohem_cross_entropy(logits, truth, VOID)
         total = total + lovasz_softmax(logits, truth, VOID) / 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,6 @@ from service.commands.shared import (
     Weights,
     frames_bar,
     parse_size,
-    picture_files,
     print_json,
 )
 
@@ -29,12 +27,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import Tensor, nn
 
-    from resq_core.tasks.pictures import Picture
     from resq_core.training import Batch, PortraitSource
 
 __all__ = ["train_pose"]
 
-_FRAMES = 300  # of each video
 _EXAMINED = 256  # people, drawn anew
 _OTHER_PEOPLE = 1 << 32  # added to the seed
 
@@ -63,9 +59,9 @@ def train_pose(
 
     from resq_core import models
     from resq_core.tasks import JHMDB15, PoseTask
-    from resq_core.training import PortraitSource
+    from resq_core.training import FloatNetwork, PortraitSource
     from resq_core.world import portrait
-    from service.commands.learning import check_options, train_in_float
+    from service.commands.learning import check_options, pictures_of, train_in_float
 
     check_options(out, batch)
     if "num_joints" not in models.options_of(architecture):
@@ -76,9 +72,9 @@ def train_pose(
     if start is not None:
         models.load_weights(network, start)
     with frames_bar(Console(stderr=True)) as bar:
-        source = PortraitSource(_backgrounds(material, bar), portrait, task)
+        source = PortraitSource(pictures_of(material, bar), portrait, task)
         best, losses = train_in_float(
-            network,
+            FloatNetwork(network),
             _loss,
             lambda generator: source.batch(batch, generator),
             out,
@@ -93,26 +89,6 @@ def train_pose(
             f"{out}: {architecture}, {steps} steps, PCK@0.2 {100 * found:.1f} on {_EXAMINED} "
             "people drawn anew; `resq calibrate` makes a model of it"
         )
-
-
-def _backgrounds(material: list[Path], bar: Progress) -> list[Picture]:
-    """All pictures of folders, and what videos begin with.
-
-    Raises InputError for a folder without pictures, or a file that cannot be read.
-    """
-    from resq_core.tasks.pictures import read_picture
-    from service.decoder import open_clip
-
-    reading = bar.add_task("reading", total=len(material))
-    found: list[Picture] = []
-    for path in material:
-        if path.is_dir():
-            found += [read_picture(file, "RGB") for file in picture_files(path)]
-        else:
-            with open_clip(path) as video:
-                found += [frame.image for frame in islice(video, _FRAMES)]
-        bar.advance(reading)
-    return found
 
 
 def _loss(outputs: Sequence[Tensor], batch: Batch) -> Tensor:

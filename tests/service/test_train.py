@@ -193,6 +193,31 @@ def test_a_pose_network_learns_from_drawn_people(
     assert "holds no picture" in str(bare.exception)
 
 
+def test_an_object_network_learns_from_things_that_move(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.commands.train_objects._EXAMINED", 2)
+    out = tmp_path / "objects.safetensors"
+    arguments = ["train-objects", str(labelled), "--size", "64", "--batch", "2", "--out", str(out)]
+    done = CliRunner().invoke(app, [*arguments, "--width", "4", "--steps", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["steps"] == 2
+    assert 0 <= told["j"] <= 1
+    assert options_in(out, "stm") == {"width": 4}
+    more = CliRunner().invoke(app, [*arguments, "--steps", "1", "--start", str(out)])
+    assert "stm of width 4, 1 steps" in more.output
+    assert options_in(out, "stm") == {"width": 4}
+    for wrong, words in (
+        (["--size", "72"], "size is 72; expected a multiple of 16"),
+        (["--width", "0"], "width is 0"),
+        (["--batch", "0"], "batch is 0"),
+    ):
+        refused = CliRunner().invoke(app, [*arguments, *wrong])
+        assert isinstance(refused.exception, OptionError)
+        assert words in str(refused.exception)
+
+
 def test_labels_that_do_not_fit_are_refused_by_name(labelled: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "weights.safetensors")
     Image.fromarray(np.full((64, 96), 12, np.uint8)).save(labelled.parent / "train_labels/1.png")

@@ -276,6 +276,20 @@ def test_number_of_objects_out_of_range(net: STM, bad: int) -> None:
         net.segment(frame, keys, values, bad)
 
 
-def test_it_has_no_options() -> None:
-    with pytest.raises(OptionError, match=r"no option num_objects; its options are: none"):
+def test_a_width_out_of_range() -> None:
+    with pytest.raises(OptionError, match=r"no option num_objects; its options are: width"):
         build("stm", num_objects=2)
+    with pytest.raises(OptionError, match="width is 65"):
+        build("stm", width=65)
+
+
+def test_a_narrow_one_follows_objects() -> None:
+    narrow = build("stm", width=4).eval()
+    assert isinstance(narrow, STM)
+    frames, masks = scene(2)
+    with torch.inference_mode():
+        keys, values = narrow.memorize(frames[:1], masks, 2)
+        assert (keys.shape[2], values.shape[2]) == (8, 32)
+        assert narrow.segment(frames[1:], keys, values, 2).shape == (1, SLOTS, *SIZE)
+        with pytest.raises(InputError, match=r"the keys have shape .* expected \[1, K, 8, T"):
+            narrow.segment(frames[1:], keys.repeat(1, 1, 2, 1, 1, 1), values, 2)

@@ -1,0 +1,130 @@
+"""`resq train-objects`: STM learns to follow things that are moved over pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from service.commands.shared import (
+    Json,
+    Rate,
+    Start,
+    Steps,
+    Weights,
+    frames_bar,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.progress import Progress
+    from torch import Tensor
+
+    from resq_core.models import STM
+    from resq_core.training import Batch, ObjectSource
+
+__all__ = ["train_objects"]
+
+_LENGTH = 3  # frames of a scene
+_EXAMINED = 64  # scenes, drawn anew
+_OTHER_SCENES = 1 << 32  # added to the seed
+
+
+def train_objects(
+    material: Annotated[
+        list[Path], typer.Argument(help="What to cut from: videos, and folders of still pictures.")
+    ],
+    out: Weights,
+    width: Annotated[
+        int, typer.Option(help="Channels of STM's first convolution, of 64 published.")
+    ] = 16,
+    start: Start = None,
+    size: Annotated[int, typer.Option(help="Side of the square frames, a multiple of 16.")] = 224,
+    steps: Steps = 8000,
+    batch: Annotated[int, typer.Option(help="Scenes at a time.")] = 4,
+    rate: Rate = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of weights and scenes.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train STM on people and pieces of pictures that move over pictures.
+
+    An interrupted training goes on where it was when it is called again, from OUT's .last.pt.
+    """
+    import torch
+
+    from resq_core import models
+    from resq_core.training import ObjectNetwork, ObjectSource
+    from resq_core.world import cut_out
+    from service.commands.learning import check_options, pictures_of, train_in_float
+
+    check_options(out, batch)
+    torch.manual_seed(seed)
+    if start is not None:
+        width = models.options_in(start, "stm").get("width", width)
+    network = models.build("stm", width=width)
+    assert isinstance(network, models.STM)
+    if start is not None:
+        models.load_weights(network, start)
+    with frames_bar(Console(stderr=True)) as bar:
+        source = ObjectSource(pictures_of(material, bar), cut_out, size)
+        best, losses = train_in_float(
+            ObjectNetwork(network),
+            _loss,
+            lambda generator: source.batch(batch, _LENGTH, generator),
+            out,
+            (steps, rate, seed),
+            bar,
+        )
+        found = _examined(best, source, seed, bar)
+    if as_json:
+        print_json({"out": str(out), "steps": steps, "losses": losses, "j": found})
+    else:
+        typer.echo(
+            f"{out}: stm of width {width}, {steps} steps, J {100 * found:.1f} in {_EXAMINED} "
+            "scenes drawn anew; `resq calibrate` makes a model of it"
+        )
+
+
+def _loss(outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+    """Hard pixels and regions, in all frames but the first."""
+    import torch
+
+    from resq_core.training import VOID, lovasz_softmax, ohem_cross_entropy
+    from service.commands.learning import every_fourth
+
+    assert batch.labels is not None
+    total = torch.zeros(())
+    for logits, labels in zip(outputs, batch.labels[1:], strict=True):
+        truth = every_fourth(labels)
+        total = total + ohem_cross_entropy(logits, truth, VOID)
+        total = total + lovasz_softmax(logits, truth, VOID) / 2
+    return total / len(outputs)
+
+
+def _examined(network: STM, source: ObjectSource, seed: int, bar: Progress) -> float:
+    """Mean J, 0 to 1, of followed things in the last frames of scenes that no training draws."""
+    import numpy as np
+    import torch
+
+    from resq_core.evaluation import region_similarity
+    from resq_core.training import ObjectNetwork
+
+    follows = ObjectNetwork(network).eval()
+    generator = torch.Generator().manual_seed(seed + _OTHER_SCENES)
+    line = bar.add_task("examining", total=_EXAMINED)
+    scores = []
+    for _ in range(_EXAMINED):
+        scene = source.batch(1, _LENGTH, generator)
+        assert scene.labels is not None
+        with torch.inference_mode():
+            found = follows(scene.frames)[-1].argmax(1)
+        for slot in scene.labels[0].unique().tolist():  # type: ignore[no-untyped-call]
+            if slot:
+                masks = ((ids[0] == slot).numpy() for ids in (found, scene.labels[-1]))
+                scores.append(region_similarity(*masks))
+        bar.advance(line)
+    return float(np.mean(scores))
