@@ -160,7 +160,7 @@ STM_CARD = CARD.model_copy(
 @pytest.fixture(scope="session")
 def quantized_stm() -> QuantizedStm:
     """An STM of drawn weights: where objects go is chance, where they begin is not."""
-    net = build("stm").eval()
+    net = build("stm", width=16).eval()
     assert isinstance(net, STM)
     fill(net, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
     model = quantize_stm(net, "W8A8->W8A{0,4,8}", period=3)

@@ -69,7 +69,7 @@ def test_every_network(name: str) -> None:
 
 
 def test_the_three_parts_of_stm() -> None:
-    net: Any = models.build("stm").eval()
+    net: Any = models.build("stm", width=16).eval()
     fill(net, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
     model = quantize_stm(net, "W8A8->W8A{0,4,8}", period=3, grid="aligned")
     clip = VosClip.of(pictures(4, seed=1), masks(1))

@@ -10,7 +10,7 @@ from tests.resq_core.pipelines.scenes import masks, pictures
 
 @pytest.fixture(scope="session")
 def net() -> STM:
-    module = build("stm").eval()
+    module = build("stm", width=16).eval()
     assert isinstance(module, STM)
     fill(module, ["Encoder_M.mean", "Encoder_M.std", "Encoder_Q.mean", "Encoder_Q.std"])
     return module

@@ -92,9 +92,9 @@ def test_parts_are_calibrated_on_what_they_will_get(net: STM) -> None:
     assert shapes == [[1, 3, 64, 96], [2, 64, 96], [2, 64, 96]]
     read, r3, r2 = found["Decoder"][0][3]
     assert (list(read.shape), list(r3.shape), list(r2.shape)) == (
-        [2, 1024, 4, 6],
-        [1, 512, 8, 12],
-        [1, 256, 16, 24],
+        [2, 256, 4, 6],
+        [1, 128, 8, 12],
+        [1, 64, 16, 24],
     )
     assert len(list(found["Encoder_Q"][0])) == 5
     with pytest.raises(IndexError):

@@ -19,7 +19,7 @@ from resq_core.tasks import VosTask, masks_from_palette
 from tests.resq_core.pipelines.scenes import SIZE, by_hand, in_float, masks, pictures
 
 PIXELS = SIZE[0] * SIZE[1] // 256
-BYTES_PER_FRAME = PIXELS * (128 + 512) * 4
+BYTES_PER_FRAME = PIXELS * (32 + 128) * 4
 
 
 def run(pipeline: VosPipeline, images: list[np.ndarray], **asked: Any) -> list[VosResult]:
