@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,10 @@ def labelled_stills(
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Picture, Picture]]:
-    """Files, pictures and labels of a folder."""
+    """Files, pictures and labels of a folder.
+
+    Raises InputError for what cannot be read, and for a clip that is not of its labels' length.
+    """
     classes = folder / "classes"
     if not classes.is_dir():
         data = CamVid(folder.parent, folder.name)
@@ -225,7 +228,12 @@ def _pairs(folder: Path) -> Iterator[tuple[Path, Picture, Picture]]:
         return
     files = sorted(classes.glob("*.png"))
     with open_clip(folder / "clip.mp4") as video:
-        for file, frame in zip(files, video, strict=False):
+        for file, frame in zip_longest(files, video):
+            if file is None or frame is None:
+                raise InputError(
+                    f"{folder}: clip.mp4 has {'more' if file is None else 'fewer'} frames than the "
+                    f"{len(files)} label pictures in {classes.name}; expected one for each"
+                )
             yield file, frame.image, read_picture(file)
 
 

@@ -229,6 +229,24 @@ def test_labels_that_do_not_fit_are_refused_by_name(labelled: Path, tmp_path: Pa
     assert "ends in .safetensors" in str(bare.exception)
 
 
+def test_a_drawn_world_that_lost_labels_is_refused(tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    drawn = ["world", "--out", str(world), "--frames", "3", "--size", "64x48", "--labels"]
+    assert CliRunner().invoke(app, drawn).exit_code == 0
+    sorted((world / "classes").glob("*.png"))[-1].unlink()
+    arguments = [
+        "train-float",
+        str(world),
+        "--size",
+        "64x48",
+        "--out",
+        str(tmp_path / "w.safetensors"),
+    ]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, InputError)
+    assert "has more frames than the 2 label pictures" in str(refused.exception)
+
+
 def test_quantized_training_learns_from_labels(
     labelled: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
