@@ -231,7 +231,7 @@ def test_labels_that_do_not_fit_are_refused_by_name(labelled: Path, tmp_path: Pa
 
 def test_a_drawn_world_that_lost_labels_is_refused(tmp_path: Path) -> None:
     world = tmp_path / "world"
-    drawn = ["world", "--out", str(world), "--frames", "3", "--size", "64x48", "--labels"]
+    drawn = ["world", "--out", str(world), "--frames", "3", "--size", "64x64", "--labels"]
     assert CliRunner().invoke(app, drawn).exit_code == 0
     sorted((world / "classes").glob("*.png"))[-1].unlink()
     arguments = [
