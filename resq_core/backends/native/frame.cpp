@@ -14,6 +14,8 @@ namespace {
 
 constexpr int kMostRows = 48;  // that are under way together
 constexpr int kMostJoined = 4;
+constexpr int kPiece = 256;  // pixels of a transposed convolution that are sorted together
+constexpr int kReadRows = 64;  // that are turned into planes together
 
 }  // namespace
 
@@ -783,21 +785,15 @@ class Frame::Worker {
               convolve(s, layer, t, layer.phases[0], which, count, stride);
             });
     } else {
-      constexpr int kPiece = 256;
+      const int columns = layer.phases[0].out_x;
       share(index, 0, n_first, kPiece, [&](int first, int count) {
-        int32_t which[kMost], candidates[kPiece];
-        choose(0, dense, first, count, candidates);
+        int32_t which[kPiece], sorted[kPiece];
+        choose(0, dense, first, count, which);
+        const int32_t* starts = by_phase(layer.phases[0], t, which, count, sorted);
         for (const Phase& f : layer.phases) {
-          int n = 0;
-          for (int k = 0; k < count; ++k) {
-            const int p = candidates[k];
-            const int y = p / t.w % t.h, x = p % t.w;
-            if (y % f.out_y == f.first_y && x % f.out_x == f.first_x) which[n++] = p;
-            if (n == kMost || (k == count - 1 && n)) {
-              convolve(s, layer, t, f, which, n, stride);
-              n = 0;
-            }
-          }
+          const int32_t* from = starts + f.first_y * columns + f.first_x;
+          for (int k = from[0]; k < from[1]; k += kMost)
+            convolve(s, layer, t, f, sorted + k, std::min(kMost, from[1] - k), stride);
         }
       });
     }
@@ -812,6 +808,26 @@ class Frame::Worker {
       }
       finish_rows(s, s.raw_post, which, count, own_.rows.data(), stride, t.c);
     });
+  }
+
+  // Ascending pixels of a transposed convolution, sorted by their places within a stride: those
+  // of place (y, x) are from the result's entry y·out_x + x on, up to the next one's.
+  const int32_t* by_phase(const Phase& f, const Tensor& t, const int32_t* which, int count,
+                          int32_t* sorted) {
+    Spot spots[kPiece];
+    int32_t cells[kPiece];
+    locate(t, which, count, spots);
+    std::vector<int32_t>& ends = own_.ends;
+    ends.assign(size_t(f.out_y) * f.out_x + 1, 0);
+    for (int k = 0; k < count; ++k) {
+      cells[k] = spots[k].line % t.h % f.out_y * f.out_x + spots[k].x % f.out_x;
+      ++ends[size_t(cells[k]) + 1];
+    }
+    for (size_t i = 1; i < ends.size(); ++i) ends[i] += ends[i - 1];
+    for (int k = count; k-- > 0;) sorted[--ends[size_t(cells[k]) + 1]] = which[k];
+    // every end has moved down to its start
+    ends.push_back(count);
+    return ends.data() + 1;
   }
 
   static int widest(const Layer& layer) {
@@ -933,17 +949,23 @@ void Frame::read(int tensor, float* out, size_t size) const {
   const uint8_t* changed = scratch_->changed[size_t(tensor)].bytes.data();
   const uint8_t* current = scratch_->current[size_t(tensor)].data();
   const int area = t.h * t.w;
-  std::vector<float> room(t.half ? size_t(t.c) : 0);
+  std::vector<float> room(t.half ? kReadRows * size_t(t.c) : 0);
   for (int n = 0; n < t.n; ++n)
-    for (int i = 0; i < area; ++i) {
-      const int p = n * area + i;
-      const uint8_t* stored = (overlay && changed[p] ? current : base) + size_t(p) * t.row_bytes();
-      const float* row = reinterpret_cast<const float*>(stored);
-      if (t.half) {
-        program_->kernels_->load_half(room.data(), reinterpret_cast<const uint16_t*>(stored), t.c);
-        row = room.data();
+    for (int first = 0; first < area; first += kReadRows) {
+      const int count = std::min(kReadRows, area - first);
+      const float* rows[kReadRows];
+      for (int k = 0; k < count; ++k) {
+        const size_t p = size_t(n) * area + first + k;
+        const uint8_t* stored = (overlay && changed[p] ? current : base) + p * t.row_bytes();
+        rows[k] = reinterpret_cast<const float*>(stored);
+        if (!t.half) continue;
+        float* wide = room.data() + size_t(k) * t.c;
+        program_->kernels_->load_half(wide, reinterpret_cast<const uint16_t*>(stored), t.c);
+        rows[k] = wide;
       }
-      for (int c = 0; c < t.c; ++c) out[(size_t(n) * t.c + c) * area + i] = row[c];
+      float* plane = out + size_t(n) * t.c * area + first;
+      for (int c = 0; c < t.c; ++c, plane += area)
+        for (int k = 0; k < count; ++k) plane[k] = rows[k][c];
     }
 }
 

@@ -72,6 +72,12 @@ int add_layer(resq::Program& program, int tensor, std::tuple<int, int, int> out,
     std::tie(phase.out_y, phase.out_x, phase.first_y, phase.first_x, phase.in_y, phase.in_x,
              phase.dy, phase.dx) = given;
     require(phase.out_y > 0 && phase.out_x > 0 && phase.in_y > 0 && phase.in_x > 0, "strides");
+    require(phase.first_y >= 0 && phase.first_y < phase.out_y && phase.first_x >= 0 &&
+                phase.first_x < phase.out_x,
+            "a phase begins within a stride");
+    require(layer.phases.empty() || (layer.phases[0].out_y == phase.out_y &&
+                                     layer.phases[0].out_x == phase.out_x),
+            "phases of one stride");
     const int rows = (layer.out_h - phase.first_y + phase.out_y - 1) / phase.out_y;
     const int columns = (layer.out_w - phase.first_x + phase.out_x - 1) / phase.out_x;
     for (int d : phase.dy)

@@ -42,6 +42,7 @@ struct Private {
   std::vector<float> rows, delta, room, against;
   std::vector<uint8_t> map, rest, line;
   std::vector<int32_t> listed[2];  // pixels of its lines, and how many
+  std::vector<int32_t> ends;
   int count[2] = {};
   std::vector<ThinDecision> decisions;
   std::vector<GemmBlock> blocks;
