@@ -103,6 +103,7 @@ class NativeExecutor:
         self._sizes = _sizes(graph, self._layers, inputs)
         self._constants = _Constants(self._layers, self._macs, self._sizes)
         self._refreshes = refreshes(layers, Reference.TRACKING)
+        self._known_thresholds: tuple[Policy | None, list[float]] | None = None
         self._anchor_reports = tuple(self._anchor_report(i) for i in range(len(self._layers)))
         if self._plan.foreign:
             _log.warning(
@@ -224,10 +225,17 @@ class NativeExecutor:
             bits=bits,
             timed=timed,
             threads=torch.get_num_threads(),
-            thresholds=[
-                0.0 if policy is None else policy.threshold_for(name) for name in self._plan.layers
-            ],
+            thresholds=self._thresholds(policy),
         )
+
+    def _thresholds(self, policy: Policy | None) -> Sequence[float]:
+        """By layer of the program; streams seldom change their policy."""
+        known = self._known_thresholds
+        if known is None or known[0] != policy:
+            layers = self._plan.layers
+            found = [0.0 if policy is None else policy.threshold_for(name) for name in layers]
+            known = self._known_thresholds = policy, found
+        return known[1]
 
     def _run(self, frame: Any, inputs: Sequence[Tensor]) -> Any:
         plan = self._plan

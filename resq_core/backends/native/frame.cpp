@@ -149,12 +149,24 @@ class Frame::Worker {
       if (!t.read) return;
       to = shared_.current[size_t(tensor)].data();
     }
+    if (t.planes) return keep_planes(t, which, count, rows, stride, reinterpret_cast<float*>(to));
     const size_t bytes = t.row_bytes();
     for (int k = 0; k < count; ++k) {
       const float* from = rows + ptrdiff_t(k) * stride;
       uint8_t* out = to + size_t(which[k]) * bytes;
       if (t.half) kernels_.store_half(reinterpret_cast<uint16_t*>(out), from, t.c);
       else std::memcpy(out, from, bytes);
+    }
+  }
+
+  static void keep_planes(const Tensor& t, const int32_t* which, int count, const float* rows,
+                          int stride, float* to) {
+    const size_t area = size_t(t.h) * t.w;
+    for (int k = 0; k < count; ++k) {
+      const size_t n = t.n == 1 ? 0 : size_t(which[k]) / area;
+      float* out = to + n * (size_t(t.c) - 1) * area + size_t(which[k]);
+      const float* from = rows + ptrdiff_t(k) * stride;
+      for (int c = 0; c < t.c; ++c) out[size_t(c) * area] = from[c];
     }
   }
 
@@ -949,6 +961,17 @@ void Frame::read(int tensor, float* out, size_t size) const {
   const uint8_t* changed = scratch_->changed[size_t(tensor)].bytes.data();
   const uint8_t* current = scratch_->current[size_t(tensor)].data();
   const int area = t.h * t.w;
+  if (t.planes) {
+    std::memcpy(out, base, size * sizeof(float));
+    if (!overlay) return;
+    const float* now = reinterpret_cast<const float*>(current);
+    for (size_t p = 0; p < size_t(t.pixels()); ++p) {
+      if (!changed[p]) continue;
+      const size_t at = p / area * (size_t(t.c) - 1) * area + p;
+      for (int c = 0; c < t.c; ++c) out[at + size_t(c) * area] = now[at + size_t(c) * area];
+    }
+    return;
+  }
   std::vector<float> room(t.half ? kReadRows * size_t(t.c) : 0);
   for (int n = 0; n < t.n; ++n)
     for (int first = 0; first < area; first += kReadRows) {

@@ -44,6 +44,11 @@ int Program::add_tensor(int n, int h, int w, int c, bool half) {
 
 void Program::mark_read(int tensor) { tensors_.at(size_t(tensor)).read = true; }
 
+void Program::mark_inside(int tensor) {
+  mark_read(tensor);
+  tensors_.at(size_t(tensor)).inside = true;
+}
+
 int Program::add_layer(Layer layer) {
   Tensor& input = tensors_.at(size_t(layer.tensor));
   layer.stride = int(round_up(size_t(input.c), 4));
@@ -125,10 +130,11 @@ void Program::add_depthwise(int layer_id, const int8_t* weights, const float* mu
 
 void Program::add_step(Step step) {
   producer_.at(size_t(step.out)) = int(steps_.size());
-  for (int t : step.inputs) mark_read(t);
+  for (int t : step.inputs) mark_inside(t);
   for (const PostOp& post : step.post)
-    if (post.kind == Post::add) mark_read(post.tensor);
-  if (step.raw >= 0) mark_read(step.raw);
+    if (post.kind == Post::add) mark_inside(post.tensor);
+  if (step.raw >= 0) mark_inside(step.raw);
+  if (step.op == Op::import) tensors_.at(size_t(step.out)).inside = true;
   steps_.push_back(std::move(step));
 }
 
@@ -140,7 +146,10 @@ void Program::finish() {
     layer.codes = common;
     common += layer.plane_bytes * size_t(layer.quantizers.n_planes);
   }
-  for (const Tensor& t : tensors_) widest_ = std::max(widest_, t.c);
+  for (Tensor& t : tensors_) {
+    widest_ = std::max(widest_, t.c);
+    t.planes = t.read && !t.inside && !t.half && t.sinks.empty();
+  }
   for (int r = 0; r < kReferences; ++r) {
     size_t end = common;
     for (Tensor& t : tensors_) {

@@ -30,6 +30,8 @@ struct Tensor {
   int n, h, w, c;
   bool half = false;        // kept in 16 bits; its rows are rounded to them
   bool read = false;        // a step, an op outside or the caller reads its rows
+  bool inside = false;      // a step does, or compares them with an input
+  bool planes = false;      // kept as the caller reads it, [n][c][h][w]; else [n][h][w][c]
   std::vector<int> sinks;   // layers that quantize it
   size_t base[kReferences];  // offset in the state; kNowhere: not kept
   int pixels() const { return n * h * w; }
@@ -122,6 +124,7 @@ class Program {
   void add_depthwise(int layer, const int8_t* weights, const float* multiplier, const float* bias);
   void add_step(Step step);
   void mark_read(int tensor);
+  void mark_inside(int tensor);
   void finish();
 
   size_t state_bytes(Reference reference) const { return state_bytes_[int(reference)]; }
