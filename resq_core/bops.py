@@ -6,16 +6,20 @@ and its norm, C multiply-adds per pixel at 8×8 bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from operator import attrgetter, mul
-from typing import TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "Counting",
     "FrameBops",
     "LayerReport",
+    "LayerReports",
     "Totals",
     "counted_macs",
     "policy_cost",
@@ -23,7 +27,7 @@ __all__ = [
     "weighted_mean",
 ]
 
-T = TypeVar("T")
+Layers = TypeVar("Layers", list[int], NDArray[Any])
 
 _INT8 = 8 * 8
 _FLOAT32 = 32 * 32
@@ -61,7 +65,44 @@ class LayerReport:
     input_active_fraction: float
 
 
-_MACS, _BOPS, _POLICY_BOPS = map(attrgetter, ("macs", "bops", "policy_bops"))
+class LayerReports(Sequence[LayerReport]):
+    """Reports of a frame's layers, held by columns: sums over them are made for every frame, and
+    the reports themselves only where somebody asks for them.
+
+    Args:
+        columns: of every attribute of `LayerReport`, in its order; one value a layer.
+    """
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, *columns: Sequence[Any] | NDArray[Any]) -> None:
+        self._columns = columns
+
+    @classmethod
+    def of(cls, reports: Iterable[LayerReport]) -> LayerReports:
+        """Those of reports in execution order."""
+        rows = list(reports)
+        return cls(*(np.array(list(map(attrgetter(f.name), rows))) for f in fields(LayerReport)))
+
+    def column(self, attribute: str) -> NDArray[Any]:
+        """One attribute of all layers."""
+        return np.asarray(self._columns[_PLACES[attribute]])
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __iter__(self) -> Iterator[LayerReport]:
+        return map(LayerReport, *(np.asarray(column).tolist() for column in self._columns))
+
+    @overload
+    def __getitem__(self, place: int) -> LayerReport: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[LayerReport, ...]: ...
+    def __getitem__(self, place: int | slice) -> LayerReport | tuple[LayerReport, ...]:
+        return tuple(self)[place]
+
+
+_PLACES = {f.name: i for i, f in enumerate(fields(LayerReport))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +129,11 @@ class FrameBops:
     @classmethod
     def of(cls, layers: Sequence[LayerReport], counting: Counting = Counting.ALL) -> FrameBops:
         """Sum over the layers that count, given in execution order."""
-        reports = _counted(layers, counting)
-        macs = sum(map(_MACS, reports))
-        return cls(
-            sum(map(_BOPS, reports)),
-            sum(map(_POLICY_BOPS, reports)),
-            macs * _INT8,
-            macs * _FLOAT32,
+        macs, bops, policy = (
+            int(_counted(_column(layers, name), counting).sum())
+            for name in ("macs", "bops", "policy_bops")
         )
+        return cls(bops, policy, macs * _INT8, macs * _FLOAT32)
 
 
 @dataclass(slots=True)
@@ -149,15 +187,20 @@ def counted_macs(macs: Mapping[str, int], counting: Counting) -> int:
     return sum(_counted(list(macs.values()), counting))
 
 
-def _counted(layers: Sequence[T], counting: Counting) -> Sequence[T]:
+def _counted(layers: Layers, counting: Counting) -> Layers:
     return layers if counting is Counting.ALL else layers[1:-1]
+
+
+def _column(layers: Sequence[LayerReport], attribute: str) -> NDArray[Any]:
+    if isinstance(layers, LayerReports):
+        return layers.column(attribute)
+    return np.array(list(map(attrgetter(attribute), layers)))
 
 
 def weighted_mean(layers: Sequence[LayerReport], attribute: str) -> float:
     """The mean of one of the layers' attributes, weighted by their MACs; 0 without layers."""
-    macs = list(map(_MACS, layers))
-    values = map(attrgetter(attribute), layers)
-    return float(sum(map(mul, macs, values)) / (sum(macs) or 1))
+    macs = _column(layers, "macs")
+    return float(np.dot(macs, _column(layers, attribute)) / (macs.sum() or 1))
 
 
 def static_bops(

@@ -33,7 +33,7 @@ class FrameRun:
     """
 
     output: Any
-    layers: tuple[LayerReport, ...]
+    layers: Sequence[LayerReport]
     bit_map: Tensor | None
     refreshed: bool = False
 

@@ -300,7 +300,7 @@ class Stream:
             active_fraction=active,
             clipped_fraction=weighted_mean(run.layers, "clipped_fraction"),
             bit_map=None if run.bit_map is None else run.bit_map.cpu(),
-            layers=run.layers if layers else None,
+            layers=tuple(run.layers) if layers else None,
             backend=backend,
         )
 

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from resq_core.backends.extension import load_extension
 from resq_core.backends.planning import Import, NativePlan, NativeRun, TorchCall, plan_native
-from resq_core.bops import LayerReport, policy_cost
+from resq_core.bops import LayerReport, LayerReports, policy_cost
 from resq_core.executor import FrameRun, bit_map_cells, refreshes
 from resq_core.graph import Graph, Ref, resolve
 from resq_core.policy import Policy, PolicyForm
@@ -104,7 +104,7 @@ class NativeExecutor:
         self._constants = _Constants(self._layers, self._macs, self._sizes)
         self._refreshes = refreshes(layers, Reference.TRACKING)
         self._known_thresholds: tuple[Policy | None, list[float]] | None = None
-        self._anchor_reports = tuple(self._anchor_report(i) for i in range(len(self._layers)))
+        self._anchor_reports = LayerReports.of(map(self._anchor_report, range(len(self._layers))))
         if self._plan.foreign:
             _log.warning(
                 "these ops run through torch, between native ones: %s",
@@ -186,7 +186,7 @@ class NativeExecutor:
         output = self._run(frame, inputs)
         stats = frame.finish()[self._order].tolist()
         memory.policy = None
-        reports = tuple(self._refresh_report(i, row) for i, row in enumerate(stats))
+        reports = LayerReports.of(self._refresh_report(i, row) for i, row in enumerate(stats))
         return FrameRun(output, reports, self._cells(frame, inputs) if bit_map else None, True)
 
     def _cells(self, frame: Any, inputs: Sequence[Tensor]) -> Tensor:
@@ -296,20 +296,19 @@ class NativeExecutor:
         active = row[_ACTIVE_OUT] / size.outputs
         return LayerReport(layer.op.name, macs, bops, 0, bits, active, 0.0, share)
 
-    def _reports(self, stats: NDArray[np.int64]) -> tuple[LayerReport, ...]:
+    def _reports(self, stats: NDArray[np.int64]) -> LayerReports:
         """Of a residual frame, from its statistics [layers, columns], in execution order."""
         k = self._constants
         bits = k.first_bits + (stats[:, :_CLIPPED] * k.more_bits).sum(1) / k.pixels
-        columns = (
+        return LayerReports(
+            k.names,
+            k.macs,
             np.rint(k.macs * k.weight_bits * bits).astype(np.int64),
             k.policy_bops,
             bits,
             stats[:, _ACTIVE_OUT] / k.outputs,
             stats[:, _CLIPPED] / k.elements,
             stats[:, _ACTIVE_IN] / k.pixels,
-        )
-        return tuple(
-            map(LayerReport, k.names, self._macs, *(column.tolist() for column in columns))
         )
 
 
