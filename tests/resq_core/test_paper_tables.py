@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from resq_core import zoo
 from resq_core.bops import static_bops
-from resq_core.errors import UnknownModelError
 from resq_core.paper_clips import DAVIS16, DAVIS17
 from resq_core.paper_tables import compare_with_paper
 
@@ -36,15 +34,3 @@ def test_a_partial_last_window_has_its_own_keyframe() -> None:
     assert whole == 64 + 2 * 16
     assert static_bops(3, (8, 8), (4, 4), 3, frames=6) == whole
     assert static_bops(4, (8, 8), (4, 4), 3, frames=4) == 2 * 64 + 2 * 16
-
-
-def test_the_zoo_lists_what_it_loads() -> None:
-    assert "street" in zoo.names()
-    card = zoo.card("street")
-    q = zoo.load("street", card.precisions[1])
-    assert str(q.precision) == card.precisions[1]
-    for precision in card.precisions:
-        q.with_precision(precision)
-    assert len(card.classes) == len(card.palette) == 11
-    with pytest.raises(UnknownModelError, match="street"):
-        zoo.card("../secrets")

@@ -16,6 +16,7 @@ constexpr int kMostRows = 48;  // that are under way together
 constexpr int kMostJoined = 4;
 constexpr int kPiece = 256;  // pixels of a transposed convolution that are sorted together
 constexpr int kReadRows = 64;  // that are turned into planes together
+constexpr size_t kFewValues = 1 << 16;  // are copied by one thread
 
 }  // namespace
 
@@ -962,7 +963,14 @@ void Frame::read(int tensor, float* out, size_t size) const {
   const uint8_t* current = scratch_->current[size_t(tensor)].data();
   const int area = t.h * t.w;
   if (t.planes) {
-    std::memcpy(out, base, size * sizeof(float));
+    const float* planes = reinterpret_cast<const float*>(base);
+    const int copiers = size < kFewValues ? 1 : std::min(options_.threads, kMostMembers);
+    Team::run(copiers, [](int) {}, [&](int rank, Barrier& barrier) {
+      const size_t members = size_t(barrier.members());
+      const size_t first = size * size_t(rank) / members;
+      const size_t last = size * (size_t(rank) + 1) / members;
+      std::memcpy(out + first, planes + first, (last - first) * sizeof(float));
+    });
     if (!overlay) return;
     const float* now = reinterpret_cast<const float*>(current);
     for (size_t p = 0; p < size_t(t.pixels()); ++p) {
