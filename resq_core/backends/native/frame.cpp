@@ -15,6 +15,8 @@ namespace {
 constexpr int kMostRows = 48;  // that are under way together
 constexpr int kMostJoined = 4;
 constexpr int kPiece = 256;  // pixels of a transposed convolution that are sorted together
+constexpr int kCells = 16;  // input pixels whose outputs are computed together
+constexpr int kSpare = 12;  // pixels beyond the last that a product may look at
 constexpr int kReadRows = 64;  // that are turned into planes together
 constexpr size_t kFewValues = 1 << 16;  // are copied by one thread
 
@@ -786,7 +788,7 @@ class Frame::Worker {
     }
     if (options_.timed && rank_ == 0) frame_.times_[size_t(index)].pixels += n_first;
     const int stride = int(round_up(size_t(t.c), kLanes)) + kLanes;
-    constexpr int kMost = kMostRows, kSpare = 12;
+    constexpr int kMost = kMostRows;
     own_.rows.resize(std::max(own_.rows.size(), size_t(kMost + kSpare) * stride));
     const bool dense = n_first == pixels;
     const int unit = layer.depthwise ? 1 : kernels_.tile(widest(layer));
@@ -797,6 +799,10 @@ class Frame::Worker {
               choose(0, dense, first, count, which);
               convolve(s, layer, t, layer.phases[0], which, count, stride);
             });
+    } else if (dense && layer.tiled && s.raw < 0 && s.post.empty()) {
+      const int cells = pixels / int(layer.phases.size());
+      share(index, 0, cells, kCells,
+            [&](int first, int count) { convolve_cells(s, layer, t, first, count); });
     } else {
       const int columns = layer.phases[0].out_x;
       share(index, 0, n_first, kPiece, [&](int first, int count) {
@@ -843,6 +849,52 @@ class Frame::Worker {
     return ends.data() + 1;
   }
 
+  // All outputs of input pixels [first, first + count) of a transposed convolution whose windows
+  // lie side by side: what they read is multiplied once, with the weights of all phases.
+  void convolve_cells(const Step& s, const Layer& layer, const Tensor& t, int first, int count) {
+    const int phases = int(layer.phases.size()), width = int(round_up(size_t(t.c), kLanes));
+    const int stride = phases * width + kLanes, columns = t.w / layer.phases[0].out_x;
+    const int area = t.h / layer.phases[0].out_y * columns;
+    own_.rows.resize(std::max(own_.rows.size(), size_t(kCells + kSpare) * stride));
+    float* rows = own_.rows.data();
+    const uint8_t* base[kCells + kSpare];
+    int32_t corner[kCells];  // the first output of each
+    for (int k = 0; k < count; ++k) {
+      const int n = (first + k) / area, y = (first + k) % area / columns, x = (first + k) % columns;
+      const Phase& f = layer.phases[0];
+      base[k] = state_ + layer.codes +
+                ((size_t(n) * layer.padded_h + size_t(y) * f.in_y) * layer.padded_w +
+                 size_t(x) * f.in_x) *
+                    layer.stride;
+      corner[k] = (n * t.h + y * f.out_y) * t.w + x * f.out_x;
+    }
+    for (int k = count; k < count + kSpare; ++k) base[k] = base[count - 1];
+    const double start = now();
+    const int last = options_.anchor ? 0 : layer.quantizers.n_planes - 1;
+    for (int plane = 0; plane <= last; ++plane) {
+      own_.blocks.clear();
+      for (int i = 0; i < phases; ++i)
+        for (const Block& b : layer.phases[size_t(i)].blocks[size_t(plane)])
+          own_.blocks.push_back(as_given(b, plane, i * width));
+      const std::vector<Segment>& segments = layer.phases[0].segments[0];
+      kernels_.gemm({base, count, segments.data(), int(segments.size()), own_.blocks.data(),
+                     int(own_.blocks.size()), rows, stride, plane > 0, false});
+      for (int k = 0; k < count + kSpare; ++k) base[k] += layer.plane_bytes;
+    }
+    product_ += now() - start;
+    for (int i = 0; i < phases; ++i) {
+      const Phase& f = layer.phases[size_t(i)];
+      int32_t which[kCells];
+      for (int k = 0; k < count; ++k) which[k] = corner[k] + f.first_y * t.w + f.first_x;
+      finish_rows(s, 0, which, count, rows + i * width, stride, t.c);
+    }
+  }
+
+  static GemmBlock as_given(const Block& b, int plane, int from) {
+    return {from + b.first, b.vectors, b.packed.data(), b.init.data(), b.multiplier.data(),
+            plane || b.bias.empty() ? nullptr : b.bias.data()};
+  }
+
   static int widest(const Layer& layer) {
     int most = 1;
     for (const Block& b : layer.phases[0].blocks[0]) most = std::max(most, b.vectors);
@@ -864,7 +916,7 @@ class Frame::Worker {
                  size_t(x) * f.in_x) *
                     layer.stride;
     }
-    for (int k = count; k < count + 12 && k < 64; ++k) base[k] = base[count - 1];
+    for (int k = count; k < count + kSpare && k < 64; ++k) base[k] = base[count - 1];
     const double start = now();
     // a keyframe has nothing in the other planes
     const int last = options_.anchor ? 0 : layer.quantizers.n_planes - 1;
@@ -884,7 +936,7 @@ class Frame::Worker {
         multiply(f, plane, base, count, rows, stride, relu && plane == last);
       }
       for (int k = 0; k < count; ++k) base[k] += layer.plane_bytes;
-      for (int k = count; k < count + 12 && k < 64; ++k) base[k] = base[count - 1];
+      for (int k = count; k < count + kSpare && k < 64; ++k) base[k] = base[count - 1];
     }
     product_ += now() - start;
     if (s.raw < 0) return finish_rows(s, relu, which, count, rows, stride, t.c);
@@ -901,12 +953,8 @@ class Frame::Worker {
     for (size_t i = 0; i < all.size();) {
       const std::vector<Segment>& segments = f.segments[size_t(all[i].segments)];
       own_.blocks.clear();
-      for (const int same = all[i].segments; i < all.size() && all[i].segments == same; ++i) {
-        const Block& b = all[i];
-        own_.blocks.push_back({b.first, b.vectors, b.packed.data(), b.init.data(),
-                               b.multiplier.data(),
-                               plane || b.bias.empty() ? nullptr : b.bias.data()});
-      }
+      for (const int same = all[i].segments; i < all.size() && all[i].segments == same; ++i)
+        own_.blocks.push_back(as_given(all[i], plane, 0));
       kernels_.gemm({base, count, segments.data(), int(segments.size()), own_.blocks.data(),
                      int(own_.blocks.size()), rows, stride, plane > 0, relu});
     }

@@ -138,7 +138,22 @@ void Program::add_step(Step step) {
   steps_.push_back(std::move(step));
 }
 
+namespace {
+
+// Every phase reads the same, has as many outputs, and no groups.
+bool is_tiled(const Layer& layer) {
+  const Phase& first = layer.phases[0];
+  if (layer.phases.size() != size_t(first.out_y) * first.out_x || layer.depthwise) return false;
+  if (layer.out_h % first.out_y || layer.out_w % first.out_x) return false;
+  for (const Phase& f : layer.phases)
+    if (f.dy != first.dy || f.dx != first.dx || f.segments.size() != 1) return false;
+  return true;
+}
+
+}  // namespace
+
 void Program::finish() {
+  for (Layer& layer : layers_) layer.tiled = layer.phases.size() > 1 && is_tiled(layer);
   size_t common = round_up(layers_.size() * sizeof(float), kAlign);
   for (Layer& layer : layers_) {
     layer.pending = common;

@@ -65,6 +65,7 @@ struct Layer {
   bool image;  // has places in a bit map
   std::vector<Phase> phases;
   bool depthwise = false;
+  bool tiled = false;  // a transposed convolution whose windows lie side by side
   std::vector<int32_t> offsets;               // depthwise taps
   std::vector<std::vector<int8_t>> dw_weights;  // per plane
   std::vector<std::vector<float>> dw_multiplier;

@@ -275,6 +275,30 @@ def test_wide_layers_have_the_same_bits_with_every_instruction_set(
         assert_equal_bits(found["portable"], found[isa])
 
 
+@pytest.mark.parametrize("precision", ["W8A8->W8A{0,4,8}", "W8A8->W4A4"])
+@pytest.mark.parametrize(
+    ("kernel", "groups", "padding"), [(4, 1, 0), (2, 1, 0), (2, 3, 0), (4, 1, 2)]
+)
+def test_windows_side_by_side_are_what_the_reference_computes(
+    precision: str, kernel: int, groups: int, padding: int
+) -> None:
+    torch.manual_seed(3)
+    network = nn.Sequential(
+        nn.Conv2d(3, 36, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(36, 21, kernel, stride=kernel, padding=padding, groups=groups),
+    ).eval()
+    model = resq_core.quantize(network, precision, period=3, grid="aligned", backend="native")
+    clip = moving_clip(4, 2, (1, 3, 13, 18))
+    clip[3] += torch.randn(clip[3].shape)  # everything changes
+    model.calibrate([clip], samples=2, points=3)
+    streams = [on(model, backend).stream(threshold=0.01) for backend in ("reference", "native")]
+    for frame in clip:
+        wanted, got = (stream.step(frame[None]) for stream in streams)
+        assert torch.allclose(wanted.output, got.output, rtol=1e-5, atol=1e-5)
+        assert wanted.bops.frame == pytest.approx(got.bops.frame, abs=2)
+
+
 @pytest.mark.parametrize("reference", ["tracking", "keyframe", "previous"])
 @pytest.mark.usefixtures("restore_threads")
 def test_any_number_of_threads_gives_the_same_bits(
