@@ -40,7 +40,10 @@ def squared_error(output: Any, teacher: Any) -> Tensor:
 
 
 def heatmap_error(heatmaps: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of heatmaps over those that count.
+    """Mean squared error of heatmaps over those that count, joints and background in balance.
+
+    A cell weighs 1 + (cells of the map / the sum of what is wanted in it) · what is wanted there:
+    nearly all cells are to be 0, and without weights a network begins by answering that alone.
 
     Args:
         heatmaps: float32 [B, K, h, w].
@@ -52,7 +55,9 @@ def heatmap_error(heatmaps: Tensor, wanted: Tensor) -> Tensor:
     counted = ~wanted[:, :, 0, 0].isnan()
     if not counted.any():
         return heatmaps.sum() * 0.0
-    return (heatmaps[counted] - wanted[counted]).square().mean()
+    found, wanted = heatmaps[counted], wanted[counted]
+    share = wanted.mean((1, 2), keepdim=True).clamp(min=1 / wanted[0].numel())
+    return ((1 + wanted / share) * (found - wanted).square()).mean()
 
 
 def ohem_cross_entropy(

@@ -69,7 +69,9 @@ def train_pose(
     task = PoseTask(JHMDB15, parse_size(size, "size"), **IMAGENET)
     torch.manual_seed(seed)
     network = models.build(architecture, num_joints=len(JHMDB15))
-    if start is not None:
+    if start is None:  # heatmaps begin near 0, where most of them has to be
+        torch.nn.init.normal_(network.get_parameter("final_layer.weight"), std=1e-3)
+    else:
         models.load_weights(network, start)
     with frames_bar(Console(stderr=True)) as bar:
         source = PortraitSource(pictures_of(material, bar), portrait, task)

@@ -52,6 +52,14 @@ def test_heatmaps_that_do_not_count() -> None:
     assert heatmap_error(heatmaps, torch.full_like(wanted, torch.nan)).item() == 0
 
 
+def test_a_joint_weighs_as_much_as_what_is_around_it() -> None:
+    wanted = torch.zeros(1, 1, 8, 8)
+    wanted[0, 0, 3, 3] = 1.0
+    missed, doubled = torch.zeros_like(wanted), torch.ones_like(wanted)
+    assert heatmap_error(missed, wanted).item() == pytest.approx((1 + 64) / 64)
+    assert heatmap_error(doubled, wanted).item() == pytest.approx(63 / 64)
+
+
 def test_no_picture_is_an_error() -> None:
     with pytest.raises(InputError, match="0 pictures given"):
         PortraitSource([], portrait, TASK)
