@@ -105,7 +105,7 @@ def test_a_model_folder_is_served(clip: Path, tmp_path: Path) -> None:
     assert shelf.names() == ("walkers",)
     assert shelf.card("walkers").joints == "jhmdb15"
     engine = LocalEngine(shelf_models(PACKAGED, shelf))
-    assert [card.name for card in engine.models()] == ["street", "walkers"]
+    assert [card.name for card in engine.models()] == [*PACKAGED.names(), "walkers"]
     stream = engine.open(StreamSpec("walkers"))
     result = stream.step(np.full((90, 120, 3), 90, np.uint8), False, False, None)
     assert result.pose is not None
