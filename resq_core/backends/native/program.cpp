@@ -140,9 +140,12 @@ void Program::add_step(Step step) {
 
 namespace {
 
+constexpr size_t kMostTogether = 8192;  // outputs of one input pixel, channels rounded up
+
 // Every phase reads the same, has as many outputs, and no groups.
 bool is_tiled(const Layer& layer) {
   const Phase& first = layer.phases[0];
+  if (layer.phases.size() * round_up(size_t(layer.out_c), kLanes) > kMostTogether) return false;
   if (layer.phases.size() != size_t(first.out_y) * first.out_x || layer.depthwise) return false;
   if (layer.out_h % first.out_y || layer.out_w % first.out_x) return false;
   for (const Phase& f : layer.phases)
