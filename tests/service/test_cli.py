@@ -83,7 +83,9 @@ def test_eval_scores_all_baselines_on_the_same_frames(shared: Path) -> None:
     names = ("float", "frame", "hold", "resq")
     assert all(result[name]["frames"] == 50 for name in names)
     assert result["frame_precision"] == "W4A4"
-    assert result["resq"]["miou"] > result["frame"]["miou"] + 0.03
+    frame, hold, ours = (result[name]["miou"] for name in ("frame", "hold", "resq"))
+    assert ours > frame + 0.045
+    assert ours > hold + 0.02
     assert result["hold"]["mean_bits"] < result["resq"]["mean_bits"] < 8
     assert result["resq"]["bops"] < result["float"]["bops"] / 16
     assert len(result["float"]["by_distance"]) == 1
