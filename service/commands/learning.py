@@ -30,6 +30,8 @@ from resq_core.training import (
     StillSource,
     Stretch,
     Trainer,
+    lovasz_softmax,
+    ohem_cross_entropy,
 )
 from service.commands.shared import picture_files
 from service.decoder import open_clip
@@ -40,6 +42,7 @@ __all__ = [
     "every_fourth",
     "labelled_stills",
     "pictures_of",
+    "pixels_and_regions",
     "run_training",
     "train_in_float",
     "unlabelled",
@@ -136,6 +139,11 @@ def every_fourth(labels: Tensor) -> Tensor:
     With all of them, the losses take three times as long as a small network.
     """
     return torch.stack([one[i // 2 % 2 :: 2, i % 2 :: 2] for i, one in enumerate(labels)])
+
+
+def pixels_and_regions(logits: Tensor, labels: Tensor) -> Tensor:
+    """Hard pixels, and half as much the regions of each class; see the two losses."""
+    return ohem_cross_entropy(logits, labels, VOID) + lovasz_softmax(logits, labels, VOID) / 2
 
 
 def pictures_of(material: list[Path], bar: Progress) -> list[Picture]:

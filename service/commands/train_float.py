@@ -115,16 +115,15 @@ def _loss(outputs: Sequence[Any], batch: Batch) -> Tensor:
     """Hard pixels, regions of each class, and hard pixels of the auxiliary head."""
     import torch
 
-    from resq_core.training import VOID, lovasz_softmax, ohem_cross_entropy
-    from service.commands.learning import every_fourth
+    from resq_core.training import VOID, ohem_cross_entropy
+    from service.commands.learning import every_fourth, pixels_and_regions
 
     assert batch.labels is not None
     total = torch.zeros(())
     for output, labels in zip(outputs, batch.labels, strict=True):
         truth = every_fourth(labels)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-        total = total + ohem_cross_entropy(logits, truth, VOID)
-        total = total + lovasz_softmax(logits, truth, VOID) / 2
+        total = total + pixels_and_regions(logits, truth)
         for other in auxiliary:
             total = total + _AUXILIARY * ohem_cross_entropy(other, truth, VOID)
     return total / len(outputs)

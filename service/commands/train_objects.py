@@ -93,15 +93,12 @@ def _loss(outputs: Sequence[Tensor], batch: Batch) -> Tensor:
     """Hard pixels and regions, in all frames but the first."""
     import torch
 
-    from resq_core.training import VOID, lovasz_softmax, ohem_cross_entropy
-    from service.commands.learning import every_fourth
+    from service.commands.learning import every_fourth, pixels_and_regions
 
     assert batch.labels is not None
     total = torch.zeros(())
     for logits, labels in zip(outputs, batch.labels[1:], strict=True):
-        truth = every_fourth(labels)
-        total = total + ohem_cross_entropy(logits, truth, VOID)
-        total = total + lovasz_softmax(logits, truth, VOID) / 2
+        total = total + pixels_and_regions(logits, every_fourth(labels))
     return total / len(outputs)
 
 
