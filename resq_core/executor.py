@@ -14,7 +14,7 @@ from resq_core.policy import Policy
 from resq_core.residual import LayerQuantizers, Reference
 from resq_core.state import StreamState
 
-__all__ = ["BIT_MAP_STRIDE", "Executor", "FrameRun", "bit_map_cells", "refreshes"]
+__all__ = ["BIT_MAP_STRIDE", "Executor", "FrameRun", "GivenUpError", "bit_map_cells", "refreshes"]
 
 BIT_MAP_STRIDE = 8
 """Input pixels per side of one cell of a bit map."""
@@ -36,6 +36,10 @@ class FrameRun:
     layers: Sequence[LayerReport]
     bit_map: Tensor | None
     refreshed: bool = False
+
+
+class GivenUpError(Exception):
+    """A residual frame has found too much to do."""
 
 
 class Executor(Protocol):
@@ -72,8 +76,18 @@ class Executor(Protocol):
         reference: Reference,
         policy: Policy,
         bit_map: bool,
+        most: float = 1.0,
     ) -> FrameRun:
-        """Run a residual frame against `state`, which a keyframe of this executor has filled."""
+        """Run a residual frame against `state`, which a keyframe of this executor has filled.
+
+        Args:
+            inputs, state, reference, policy, bit_map: as everywhere.
+            most: the share of the first layer's input pixels that may be active, 0 to 1. With more
+                the frame is given up there.
+
+        Raises:
+            GivenUpError: of `state`, only a dense keyframe can make use again.
+        """
 
 
 def refreshes(layers: Mapping[str, LayerQuantizers], reference: Reference | None) -> bool:

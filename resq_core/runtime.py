@@ -104,9 +104,10 @@ class Runtime:
         reference: Reference,
         policy: Policy,
         bit_map: bool,
+        most: float = 1.0,
     ) -> FrameRun:
-        """Run a residual frame against `state`, which a keyframe of these shapes has filled."""
-        return self.executor(inputs).residual(inputs, state, reference, policy, bit_map)
+        """Run a residual frame against `state`, see `Executor.residual`."""
+        return self.executor(inputs).residual(inputs, state, reference, policy, bit_map, most)
 
     def run_nothing(self, inputs: Sequence[Tensor], output: Any, bit_map: bool) -> FrameRun:
         """A frame that repeats `output`: what it costs is nothing, layer by layer."""

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from resq_core.bops import Counting, FrameBops, LayerReport, Totals, weighted_mean
 from resq_core.errors import OptionError, StreamClosedError
-from resq_core.executor import FrameRun
+from resq_core.executor import FrameRun, GivenUpError
 from resq_core.policy import Policy
 from resq_core.precision import Precision
 from resq_core.residual import Reference
@@ -36,8 +36,9 @@ class StreamOptions:
         period: T, frames from one keyframe to the next, 1 to `MAX_PERIOD`.
         reference: what a residual is taken against.
         policy: form, threshold, and factors on it by layer.
-        max_active: a residual frame with a larger share of active outputs than this is followed
-            by a keyframe, and each one more in a row by twice as many, up to 32; 0 to 1, and 1
+        max_active: a residual frame that finds a larger share of its input's pixels active than
+            this becomes a keyframe. One with a larger share of active outputs is followed by a
+            keyframe, and each one more in a row by twice as many, up to 32; 0 to 1, and 1
             never. On a clock a residual frame of a picture that changes everywhere costs more
             than a keyframe; in bit operations it still costs less.
 
@@ -228,7 +229,11 @@ class Stream:
             self._state.memory = None  # of another size: nothing in it can be refreshed
         try:
             with torch.no_grad():
-                run = self._run(inputs, reason is not None, bit_map)
+                try:
+                    run = self._run(inputs, reason is not None, bit_map)
+                except GivenUpError:
+                    reason = "busy"
+                    run = self._run_anchor(inputs, False, bit_map)
         except BaseException:
             self._state.clear()  # half a frame is in it; the next frame starts afresh
             raise
@@ -263,22 +268,26 @@ class Stream:
             self._state.residuals.note(paid, _MOST_BUSY)
 
     def _run(self, inputs: Sequence[Tensor], is_anchor: bool, bit_map: bool) -> FrameRun:
-        state, runtime, options = self._state, self._runtime, self._options
-        keeps = not self._precision.is_frame and not self._precision.is_hold
-        if is_anchor and state.residuals.left > 1:  # the next frame is a keyframe as well
-            run = runtime.run_anchor(inputs, StreamState(), None, False, bit_map)
-        elif is_anchor:
-            reference = options.reference if keeps else None
+        state, options = self._state, self._options
+        if is_anchor:
             still = state.memory is not None and state.residuals.left == 0
-            refresh = still and not state.refreshes.waits()
-            run = runtime.run_anchor(inputs, state, reference, refresh, bit_map)
-        elif keeps:
-            run = runtime.run_residual(inputs, state, options.reference, options.policy, bit_map)
-        else:
-            return runtime.run_nothing(inputs, _copy(state.output), bit_map)
+            run = self._run_anchor(inputs, still and not state.refreshes.waits(), bit_map)
+            if self._precision.is_hold:
+                state.output = _copy(run.output)
+            return run
         if self._precision.is_hold:
-            state.output = _copy(run.output)
-        return run
+            return self._runtime.run_nothing(inputs, _copy(state.output), bit_map)
+        return self._runtime.run_residual(
+            inputs, state, options.reference, options.policy, bit_map, options.max_active
+        )
+
+    def _run_anchor(self, inputs: Sequence[Tensor], refresh: bool, bit_map: bool) -> FrameRun:
+        state, runtime = self._state, self._runtime
+        if state.residuals.left > 1:  # the next frame is a keyframe as well
+            return runtime.run_anchor(inputs, StreamState(), None, False, bit_map)
+        keeps = not self._precision.is_frame and not self._precision.is_hold
+        reference = self._options.reference if keeps else None
+        return runtime.run_anchor(inputs, state, reference, refresh, bit_map)
 
     def _result(
         self, run: FrameRun, backend: str, reason: str | None, active: float, layers: bool

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from resq_core.backends.extension import load_extension
 from resq_core.backends.planning import Import, NativePlan, NativeRun, TorchCall, plan_native
 from resq_core.bops import LayerReport, LayerReports, policy_cost
-from resq_core.executor import FrameRun, bit_map_cells, refreshes
+from resq_core.executor import FrameRun, GivenUpError, bit_map_cells, refreshes
 from resq_core.graph import Graph, Ref, resolve
 from resq_core.policy import Policy, PolicyForm
 from resq_core.residual import LayerQuantizers, Reference
@@ -147,9 +147,10 @@ class NativeExecutor:
         reference: Reference,
         policy: Policy,
         bit_map: bool,
+        most: float = 1.0,
     ) -> FrameRun:
-        """Run a residual frame against `state`, which a keyframe of these shapes has filled."""
-        return self._residual(inputs, state, reference, policy, bit_map, timed=False)[0]
+        """Run a residual frame, see `Executor.residual`."""
+        return self._residual(inputs, state, reference, policy, bit_map, most=most)[0]
 
     def timed_residual(
         self, inputs: Sequence[Tensor], state: StreamState, reference: Reference, policy: Policy
@@ -167,13 +168,16 @@ class NativeExecutor:
         policy: Policy,
         bit_map: bool,
         *,
-        timed: bool,
+        most: float = 1.0,
+        timed: bool = False,
     ) -> tuple[FrameRun, Any]:
         """The frame's run, and the frame."""
         memory = state.memory
         assert isinstance(memory, _NativeMemory)
         anew = memory.policy is not None and memory.policy != policy
-        frame = self._frame(memory.block, reference, policy, anew=anew, bits=bit_map, timed=timed)
+        frame = self._frame(
+            memory.block, reference, policy, most, anew=anew, bits=bit_map, timed=timed
+        )
         output = self._run(frame, inputs)
         stats = frame.finish()[self._order]
         memory.policy = policy
@@ -208,6 +212,7 @@ class NativeExecutor:
         block: Tensor | None,
         reference: Reference,
         policy: Policy | None,
+        most: float = 1.0,
         *,
         anew: bool = False,
         refresh: bool = False,
@@ -225,6 +230,8 @@ class NativeExecutor:
             bits=bits,
             timed=timed,
             threads=torch.get_num_threads(),
+            probe=self._order[0] if most < 1 and self._order else -1,
+            most=most,
             thresholds=self._thresholds(policy),
         )
 
@@ -243,7 +250,8 @@ class NativeExecutor:
         env[: len(inputs)] = inputs
         for item in plan.items:
             if isinstance(item, NativeRun):
-                frame.run(item.first, item.last)
+                if not frame.run(item.first, item.last):
+                    raise GivenUpError
             elif isinstance(item, Import):
                 value = env[item.slot]
                 if item.rows:

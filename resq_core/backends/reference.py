@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from resq_core.bops import LayerReport, policy_cost
-from resq_core.executor import FrameRun, bit_map_cells, refreshes
+from resq_core.executor import FrameRun, GivenUpError, bit_map_cells, refreshes
 from resq_core.graph import Graph
 from resq_core.linear_op import LinearOp
 from resq_core.policy import Policy
@@ -83,13 +83,20 @@ class ReferenceExecutor:
         reference: Reference,
         policy: Policy,
         bit_map: bool,
+        most: float = 1.0,
     ) -> FrameRun:
-        """Run a residual frame against `state`, which a keyframe of these shapes has filled."""
+        """Run a residual frame, see `Executor.residual`."""
         memory = state.memory
         assert isinstance(memory, Layers)
+        first = self.graph.ops[0].name if self.graph.ops else None
 
         def step(layer: LayerQuantizers, x: Tensor) -> Step:
-            return residual_step(layer, x, memory.layers[layer.op.name], reference, policy)
+            result = residual_step(layer, x, memory.layers[layer.op.name], reference, policy)
+            active = result.active
+            assert active is not None
+            if layer.op.name == first and int(active.sum()) > most * active.numel():
+                raise GivenUpError
+            return result
 
         return _Recorder(self.graph, self.layers, inputs, bit_map, is_anchor=False).run(step)
 

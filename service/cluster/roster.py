@@ -314,13 +314,14 @@ class Roster:
 
     def _described(self) -> tuple[Worker, ...]:
         now = time.monotonic()
+        claims = {name: self._claimed(name) for name in self._workers}
         return tuple(
             Worker(
                 name,
                 known.slots,
-                sum(claim.slots for claim in self._claimed(name)),
-                known.measured,
-                len(self._claimed(name)),
+                sum(claim.slots for claim in claims[name]),
+                known.measured if claims[name] else 0.0,  # it was told before the last one left
+                len(claims[name]),
                 known.state,
                 sum(
                     g.claims[key].worker == name and now - came < _FRESH_SECONDS

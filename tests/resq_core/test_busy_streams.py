@@ -24,6 +24,13 @@ def noise(index: int) -> Tensor:
     return torch.randn(moving_clip(1).shape, generator=generator)
 
 
+def dotted(index: int) -> Tensor:
+    """One pixel of three by three differs from frame to frame, and so does every window."""
+    frame = noise(0)
+    frame[:, :, 1::3, 1::3] = noise(index)[:, :, 1::3, 1::3]
+    return frame
+
+
 def test_pauses_double_up_to_the_most_and_end_when_a_try_pays() -> None:
     backoff, tries = Backoff(), []
     for time in range(40):
@@ -41,12 +48,36 @@ def test_busy_frames_are_followed_by_keyframes_until_the_picture_rests(
     model: QuantizedModel,
 ) -> None:
     stream = model.stream(max_active=0.8)
-    reasons = [stream.step(noise(i)).reason for i in range(8)]
+    results = [stream.step(dotted(i)) for i in range(8)]
+    reasons = [result.reason for result in results]
     assert reasons == ["first_frame", None, "busy", None, "busy", "busy", None, "busy"]
+    assert all(result.active_fraction > 0.8 for result in results)
     assert stream.anchor_due
-    still = noise(7)
+    still = dotted(7)
     rest = [stream.step(still).reason for _ in range(8)]
     assert rest == ["busy", "busy", "busy", None, None, None, None, None]
+
+
+@pytest.mark.parametrize("reference", ["keyframe", "previous", "tracking"])
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_a_frame_whose_input_has_changed_too_much_is_a_keyframe_at_once(
+    backend: str, reference: str
+) -> None:
+    model = resq_core.quantize(seeded(Plain), "W8A8->W8A{0,4,8}", period=4, backend=backend)
+    model.calibrate([moving_clip(8, 1), moving_clip(8, 2)], also=["W8A8"], samples=8)
+    stream = model.stream(max_active=0.8, reference=reference)
+    dense = model.with_precision("W8A8").stream()
+    frames = [noise(0), noise(1), noise(1), noise(2), noise(3), *[noise(3)] * 4]
+    reasons = []
+    for frame in frames:
+        result, plain = stream.step(frame), dense.step(frame)
+        reasons.append(result.reason)
+        if result.is_anchor:
+            assert torch.equal(result.output, plain.output)
+        if result.reason == "busy":
+            assert result.bops.frame == plain.bops.frame, "nothing of what was there is used"
+    busy = ["busy", "busy", None, None, None, "period"]
+    assert reasons == ["first_frame", "busy", None, *busy]
 
 
 def test_only_the_clock_makes_keyframes_where_it_is_not_asked_for(model: QuantizedModel) -> None:

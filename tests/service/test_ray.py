@@ -270,20 +270,22 @@ def test_a_clip_runs_on_all_workers_and_goes_on_without_one(
     serve: Serve, engine: KnobbedEngine
 ) -> None:
     address = serve()
-    engine.seconds = 0.05
-    job = post(address, clip_bytes(24), period=4).json()["id"]
+    engine.seconds = 0.1
+    job = post(address, clip_bytes(48), period=4).json()["id"]
     lines = f"{address}/v1/clips/{job}/results"
     deadline = time.monotonic() + 30
     while len(httpx.get(lines).text.splitlines()) < 6:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert httpx.get(f"{address}/v1/clips/{job}").json()["state"] == "running"
-    busy = [s for s in engine.opened if s.starts and s.open]
-    assert len({s.place.name for s in busy}) == 2, engine.members
+    while True:  # between two of its pieces a worker has none
+        busy = [s for s in engine.opened if s.starts and s.open]
+        if len({s.place.name for s in busy}) == 2:
+            break
+        assert httpx.get(f"{address}/v1/clips/{job}").json()["state"] == "running"
     os.kill(pid_of(engine, busy[0].place.name), signal.SIGKILL)
     assert finished(address, job)["state"] == "done"
     found = [json.loads(line) for line in httpx.get(lines).text.splitlines()]
-    assert [line["index"] for line in found] == list(range(24))
-    assert [line["is_anchor"] for line in found] == [n % 4 == 0 for n in range(24)]
+    assert [line["index"] for line in found] == list(range(48))
+    assert [line["is_anchor"] for line in found] == [n % 4 == 0 for n in range(48)]
     reasons = [line["anchor_reason"] for line in found if line["is_anchor"]]
-    assert sorted(reasons) == ["first_frame", "period", "period", "period", "period", "restart"]
+    assert sorted(reasons) == ["first_frame", *["period"] * 10, "restart"]

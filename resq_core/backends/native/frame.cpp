@@ -93,6 +93,8 @@ class Frame::Worker {
     everywhere_ = options_.anchor || options_.look_everywhere;
     const float* norms = reinterpret_cast<const float*>(state_ + program_.norms_);
     policies_.resize(program_.layers_.size());
+    if (options_.probe >= 0)
+      last_look_ = program_.producer_[size_t(program_.layers_[size_t(options_.probe)].tensor)];
     if (options_.anchor) return;
     for (size_t i = 0; i < policies_.size(); ++i) {
       const double gain = options_.relative ? 1.0 / std::max(double(norms[i]), 1e-12)
@@ -112,10 +114,23 @@ class Frame::Worker {
         time.total += now() - start;
         time.product += product_;
       }
+      if (i == last_look_ && too_much()) {
+        if (rank_ == 0) frame_.given_up_ = true;
+        return;
+      }
     }
   }
 
  private:
+  // Every thread sums the same counts, which none of them touches again.
+  bool too_much() const {
+    int64_t active = 0;
+    for (const Private& one : shared_.privates)
+      active += one.stats[size_t(options_.probe)].active_in;
+    const Tensor& t = program_.tensors_[size_t(program_.layers_[size_t(options_.probe)].tensor)];
+    return double(active) > options_.most * double(t.pixels());
+  }
+
   double now() const {
     if (!options_.timed) return 0;
     timespec t;
@@ -970,11 +985,12 @@ class Frame::Worker {
   const int rank_, members_;
   Barrier& barrier_;
   bool overlay_ = false, everywhere_ = false;
+  int last_look_ = -1;  // the step after which the probe is looked at
   std::vector<Policy> policies_;
   double product_ = 0;
 };
 
-void Frame::run(int first, int last) {
+bool Frame::run(int first, int last) {
   const Program& p = *program_;
   if (first < 0 || last > p.n_steps() || first > last)
     throw std::out_of_range("steps out of range");
@@ -998,6 +1014,7 @@ void Frame::run(int first, int last) {
         Worker worker(*this, rank, barrier.members(), barrier);
         worker.run(first, last);
       });
+  return !given_up_;
 }
 
 void Frame::read(int tensor, float* out, size_t size) const {

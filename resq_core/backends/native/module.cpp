@@ -244,14 +244,15 @@ NB_MODULE(_native, m) {
           [](resq::Frame* self, std::shared_ptr<resq::Program> program,
              std::optional<State> state, bool anchor, int reference, bool relative,
              bool look_everywhere, bool refresh, bool bits, bool timed, int threads,
-             std::vector<float> thresholds) {
+             int probe, double most, std::vector<float> thresholds) {
             require(reference >= 0 && reference < resq::kReferences, "reference is 0 to 2");
             require(thresholds.size() == size_t(program->n_layers()), "a threshold per layer");
             require(state || anchor, "a residual frame needs a state");
+            require(probe >= -1 && probe < program->n_layers(), "the probe is a layer");
             const resq::FrameOptions options{anchor,          bool(state), resq::Reference(reference),
                                              relative,        look_everywhere,
                                              refresh,         bits,        timed,
-                                             std::max(threads, 1)};
+                                             std::max(threads, 1), probe, most};
             require(!refresh || (!anchor && options.reference == resq::Reference::tracking),
                     "only what is tracked can be refreshed");
             require(!state || state->size() >= program->state_bytes(options.reference),
@@ -263,7 +264,8 @@ NB_MODULE(_native, m) {
           },
           // a converted copy would be gone before the frame runs
           "program"_a, "state"_a.none().noconvert(), "anchor"_a, "reference"_a, "relative"_a,
-          "look_everywhere"_a, "refresh"_a, "bits"_a, "timed"_a, "threads"_a, "thresholds"_a,
+          "look_everywhere"_a, "refresh"_a, "bits"_a, "timed"_a, "threads"_a, "probe"_a, "most"_a,
+          "thresholds"_a,
           nb::keep_alive<1, 3>())
       .def(
           "bind",

@@ -162,6 +162,8 @@ struct FrameOptions {
   bool bits;             // note the bits of every pixel
   bool timed;
   int threads;
+  int probe;    // a layer; -1 for none
+  double most;  // of its input's pixels may be active, a share; with more the pass is given up
 };
 
 class Frame {
@@ -170,8 +172,8 @@ class Frame {
         std::vector<float> thresholds);
   ~Frame();
 
-  // Runs steps [first, last).
-  void run(int first, int last);
+  // Runs steps [first, last). False: the pass was given up, see `most`, and the state is half new.
+  bool run(int first, int last);
   // Data of an import step; strides in floats.
   void bind(int step, const float* data, const int64_t strides[4],
             const std::array<int64_t, 4>& shape);
@@ -198,7 +200,7 @@ class Frame {
   std::unique_ptr<Scratch> scratch_;
   std::vector<Binding> bindings_;
   std::vector<StepTime> times_;
-  bool finished_ = false;
+  bool finished_ = false, given_up_ = false;
 };
 
 }  // namespace resq
