@@ -488,6 +488,8 @@ class Raw:
             "bits": False,
             "timed": False,
             "threads": 1,
+            "probe": -1,
+            "most": 1.0,
             "thresholds": [0.1],
         }
         return self.native.Frame(self.program, state, **options | other)
@@ -513,6 +515,18 @@ def test_the_extension_by_itself_runs_a_frame() -> None:
     assert np.array_equal(raw.run(None, IMAGE), total)
 
 
+@pytest.mark.parametrize(("most", "goes_on"), [(0.25, True), (0.2, False)])
+def test_a_pass_is_given_up_where_more_is_active_than_may_be(most: float, goes_on: bool) -> None:
+    raw = Raw()
+    state = raw.state()
+    raw.run(state, IMAGE)
+    changed = IMAGE.copy()
+    changed[:, :, 0, :] += 1  # 5 of 20 pixels
+    frame = raw.frame(state, anchor=False, probe=raw.layer, most=most)
+    frame.bind(raw.step, changed)
+    assert frame.run(0, 2) is goes_on
+
+
 @pytest.mark.parametrize(
     ("error", "message", "act"),
     [
@@ -520,6 +534,7 @@ def test_the_extension_by_itself_runs_a_frame() -> None:
         (ValueError, "not aligned to 64 bytes", lambda r: r.frame(r.state(offset=4))),
         (ValueError, "needs a state", lambda r: r.frame(None, anchor=False)),
         (ValueError, "reference is 0 to 2", lambda r: r.frame(r.state(), reference=3)),
+        (ValueError, "the probe is a layer", lambda r: r.frame(r.state(), probe=1)),
         (ValueError, "a threshold per layer", lambda r: r.frame(r.state(), thresholds=[])),
         (TypeError, "arguments", lambda r: r.frame(r.state().view(np.int8))),
         (TypeError, "arguments", lambda r: r.frame(r.state().view(np.float32))),
