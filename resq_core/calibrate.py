@@ -12,7 +12,7 @@ is strong. That keeps 64 samples of every layer in memory for all precisions at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -73,6 +73,7 @@ def calibrate(
     points: int = SEARCH_POINTS,
     seed: int = 0,
     progress: Progress | None = None,
+    unsigned: bool = False,
 ) -> Encodings:
     """Fit every activation scale that `precisions` need.
 
@@ -86,6 +87,8 @@ def calibrate(
         points: candidates of the line search.
         seed: of the choice of samples and squares.
         progress: called with a fraction from 0 to 1.
+        unsigned: keyframe codes of up to 7 bits run from 0 to 2^b − 1 in layers whose inputs were
+            never negative; the paper's signed ones leave half of them unused behind a ReLU.
 
     Raises:
         CalibrationError: no clips, or none with two frames although residuals are wanted.
@@ -107,12 +110,17 @@ def calibrate(
             _observe(graphs, clip, keyframe, later, seen, ops, generator)
             report(0.5 * (i + 1) / len(pairs))
         scales: dict[Slot, dict[str, float]] = {slot: {} for slot in slots}
+        bare: dict[Slot, set[str]] = {slot: set() for slot in slots if slot.may_be_unsigned}
         for i, op in enumerate(ops.values()):
-            for slot, scale in _fit_layer(op, slots, seen, granularity, points).items():
+            if unsigned and seen[Role.FRAME][op.name].low >= 0:
+                for names in bare.values():
+                    names.add(op.name)
+            one_sided = {slot for slot, names in bare.items() if op.name in names}
+            for slot, scale in _fit_layer(op, slots, one_sided, seen, granularity, points).items():
                 scales[slot][op.name] = scale
             report(0.5 + 0.5 * (i + 1) / len(ops))
     about = {"samples": len(pairs), "points": points, "period": period, "clips": len(clips)}
-    return Encodings(granularity, scales, about)
+    return Encodings(granularity, scales, about, {s: frozenset(n) for s, n in bare.items() if n})
 
 
 def _frame(clip: Clip, index: int) -> Tensor | Sequence[Tensor]:
@@ -217,6 +225,7 @@ def _sides(op: LinearOp) -> tuple[int, int]:
 def _fit_layer(
     op: LinearOp,
     slots: Sequence[Slot],
+    one_sided: Set[Slot],
     seen: dict[Role, dict[str, _Samples]],
     granularity: Granularity,
     points: int,
@@ -228,7 +237,8 @@ def _fit_layer(
             quantized = QuantizedWeight.of(op, slot.weight_bits, granularity is Granularity.CHANNEL)
             weights[slot.weight_bits] = quantized.codes * op.channels_to_weight(quantized.scale)
         wanted = weights[slot.weight_bits]
-        scale = _search(op, slot, seen[slot.role].get(op.name), wanted, points)
+        signed = slot not in one_sided
+        scale = _search(op, slot, seen[slot.role].get(op.name), wanted, points, signed)
         if scale is None and slot.role is Role.RESIDUAL:
             # never saw a change: a frame's own range cannot clip what may come
             scale = _search(op, slot, seen[Role.FRAME].get(op.name), wanted, points)
@@ -237,9 +247,14 @@ def _fit_layer(
 
 
 def _search(
-    op: LinearOp, slot: Slot, seen: _Samples | None, weight: Tensor, points: int
+    op: LinearOp,
+    slot: Slot,
+    seen: _Samples | None,
+    weight: Tensor,
+    points: int,
+    signed: bool = True,
 ) -> float | None:
     if seen is None:
         return None
     bits = slot.activation_bits
-    return search_scale(op, seen.batches(), (seen.low, seen.high), bits, weight, points)
+    return search_scale(op, seen.batches(), (seen.low, seen.high), bits, weight, points, signed)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from resq_core.errors import CalibrationError, SavedModelError
 from resq_core.precision import MAX_BITS, Precision
 
-__all__ = ["Encodings", "Granularity", "Role", "Slot", "slots_of"]
+__all__ = ["Encodings", "Granularity", "Role", "Slot", "frame_slot", "slots_of"]
 
 
 class Role(StrEnum):
@@ -46,6 +46,11 @@ class Slot:
     def __str__(self) -> str:
         return f"{self.role} W{self.weight_bits}A{self.activation_bits}"
 
+    @property
+    def may_be_unsigned(self) -> bool:
+        """Residuals have either sign, and codes are kept as int8."""
+        return self.role is Role.FRAME and self.activation_bits < MAX_BITS
+
     @classmethod
     def parse(cls, text: str) -> Slot:
         """Read what `str` wrote.
@@ -63,9 +68,14 @@ class Slot:
         return slot
 
 
+def frame_slot(precision: Precision) -> Slot:
+    """Φ_a, of keyframes."""
+    return Slot(Role.FRAME, precision.weight_bits, precision.activation_bits)
+
+
 def slots_of(precision: Precision) -> list[Slot]:
     """The quantizers that a precision needs; 0-bit ones need no scale."""
-    slots = [Slot(Role.FRAME, precision.weight_bits, precision.activation_bits)]
+    slots = [frame_slot(precision)]
     if precision.residual_weight_bits is not None:
         slots += [
             Slot(Role.RESIDUAL, precision.residual_weight_bits, bits) for bits in precision.pool
@@ -81,11 +91,17 @@ class Encodings:
         granularity: of the weights that the scales were fitted beside.
         scales: slot → layer name → s > 0.
         about: what the calibration was run on: clips, frames, samples, points, period.
+        unsigned: slot → layers whose codes run from 0 to 2^b − 1.
     """
 
     granularity: Granularity
     scales: Mapping[Slot, Mapping[str, float]]
     about: Mapping[str, int]
+    unsigned: Mapping[Slot, frozenset[str]] = field(default_factory=dict)
+
+    def signed(self, slot: Slot, layer: str) -> bool:
+        """Whether a quantizer's codes reach to either side of 0, as the paper's do."""
+        return layer not in self.unsigned.get(slot, ())
 
     def scale(self, slot: Slot, layer: str) -> float:
         """The scale of one quantizer; 1.0 for zero bits.
@@ -119,7 +135,13 @@ class Encodings:
 
     def merged(self, newer: Encodings) -> Encodings:
         """These scales with `newer` ones added, replacing where both have a slot."""
-        return Encodings(newer.granularity, {**self.scales, **newer.scales}, newer.about)
+        older = {slot: names for slot, names in self.unsigned.items() if slot not in newer.scales}
+        return Encodings(
+            newer.granularity,
+            {**self.scales, **newer.scales},
+            newer.about,
+            {**older, **newer.unsigned},
+        )
 
     @classmethod
     def joined(cls, parts: Mapping[str, Encodings]) -> Encodings:
@@ -137,7 +159,15 @@ class Encodings:
             }
             for slot in slots
         }
-        return cls(first.granularity, scales, first.about)
+        unsigned = {
+            slot: frozenset(
+                f"{part}.{layer}"
+                for part, encodings in parts.items()
+                for layer in encodings.unsigned.get(slot, ())
+            )
+            for slot in slots
+        }
+        return cls(first.granularity, scales, first.about, _some(unsigned))
 
     def part(self, name: str) -> Encodings:
         """One part's share of what `joined` put together."""
@@ -150,14 +180,20 @@ class Encodings:
             }
             for slot, layers in self.scales.items()
         }
-        return Encodings(self.granularity, scales, self.about)
+        unsigned = {
+            slot: frozenset(n.removeprefix(start) for n in names if n.startswith(start))
+            for slot, names in self.unsigned.items()
+        }
+        return Encodings(self.granularity, scales, self.about, _some(unsigned))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `from_json` reads back exactly."""
+        unsigned = {str(slot): sorted(names) for slot, names in sorted(self.unsigned.items())}
         return {
             "granularity": str(self.granularity),
             "about": dict(self.about),
             "scales": {str(slot): dict(layers) for slot, layers in sorted(self.scales.items())},
+            **({"unsigned": unsigned} if unsigned else {}),
         }
 
     @classmethod
@@ -165,7 +201,8 @@ class Encodings:
         """Read and check what `to_json` wrote.
 
         Raises:
-            SavedModelError: fields are missing, or a scale is not a finite number above 0.
+            SavedModelError: fields are missing, a scale is not a finite number above 0, or codes
+                without a sign are of a layer or quantizer that there is not, or of 8 bits.
         """
         try:
             scales = {
@@ -173,7 +210,14 @@ class Encodings:
                 for slot, layers in data["scales"].items()
             }
             about = {str(k): int(v) for k, v in data["about"].items()}
-            return cls(Granularity(data["granularity"]), scales, about)
+            unsigned = {
+                Slot.parse(slot): frozenset(map(str, names))
+                for slot, names in data.get("unsigned", {}).items()
+            }
+            for slot, names in unsigned.items():
+                if not slot.may_be_unsigned or not names <= scales[slot].keys():
+                    raise ValueError(f"{slot} cannot be unsigned in all of {sorted(names)[:5]}")
+            return cls(Granularity(data["granularity"]), scales, about, unsigned)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SavedModelError(f"the encodings are damaged: {error}") from error
 
@@ -191,6 +235,10 @@ class Encodings:
                     f"the encodings of {slot} do not fit the network: "
                     f"missing layers {missing[:5]}, unknown layers {extra[:5]}"
                 )
+
+
+def _some(unsigned: Mapping[Slot, frozenset[str]]) -> dict[Slot, frozenset[str]]:
+    return {slot: names for slot, names in unsigned.items() if names}
 
 
 def _checked(value: Any) -> float:

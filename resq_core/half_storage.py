@@ -56,7 +56,9 @@ def with_half_storage(
         layers: its quantizers, for their ranges.
         inputs: example inputs; only shapes matter.
     """
-    reaches = [layer.frame_scale * 2.0 ** (layer.frame_bits - 1) for layer in layers]
+    reaches = [
+        layer.frame_scale * max(-low, high) for layer in layers for low, high in [layer.frame_range]
+    ]
     if not reaches or min(reaches) < _LEAST_REACH or max(reaches) * _ROOM > LARGEST_HALF:
         return graph
     shapes = graph.shapes(inputs)

@@ -137,6 +137,7 @@ class QuantizedModel:
         also: Sequence[str | Precision] = (),
         seed: int = 0,
         progress: Progress | None = None,
+        unsigned: bool = False,
     ) -> None:
         """Fit the activation scales on video, for this precision and those in `also`.
 
@@ -148,6 +149,7 @@ class QuantizedModel:
             also: further precisions that `with_precision` shall offer.
             seed: of the choice of samples.
             progress: called with a fraction from 0 to 1.
+            unsigned: keyframe codes of up to 7 bits without a sign, where inputs have none.
 
         Raises:
             CalibrationError, InputError: the clips cannot be used.
@@ -164,6 +166,7 @@ class QuantizedModel:
             points=points,
             seed=seed,
             progress=progress,
+            unsigned=unsigned,
         )
         self._encodings = self._encodings.merged(fitted)
         self._runtime = None

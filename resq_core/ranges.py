@@ -34,6 +34,7 @@ def search_scale(
     bits: int,
     quantized_weight: Tensor,
     points: int = SEARCH_POINTS,
+    signed: bool = True,
 ) -> float | None:
     """Eq. 8: the scale whose quantized layer output is nearest the float output.
 
@@ -47,6 +48,7 @@ def search_scale(
         bits: activation bits, 1 to 8.
         quantized_weight: ŵ in real units, of the weight's shape.
         points: r of the paper.
+        signed: whether the codes reach to either side of 0.
 
     Returns:
         The scale s > 0, or None where every input is zero.
@@ -54,11 +56,13 @@ def search_scale(
     candidates = sorted({abs(r) for r in torch.linspace(*extremes, points).tolist()} - {0.0})
     if not candidates:
         return None
-    scales = [scale_from_range(torch.tensor(r), torch.tensor(-r), bits).item() for r in candidates]
+    scales = [
+        scale_from_range(torch.tensor(r), torch.tensor(-r), bits, signed).item() for r in candidates
+    ]
     errors = [0.0] * len(scales)
     for x in samples:
         wanted = op.apply(x, op.weight)
         for i, scale in enumerate(scales):
-            got = op.apply(fake_quantize(x, scale, bits), quantized_weight)
+            got = op.apply(fake_quantize(x, scale, bits, signed), quantized_weight)
             errors[i] += float((wanted - got).double().square().sum())
     return scales[min(range(len(scales)), key=errors.__getitem__)]

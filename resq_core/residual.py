@@ -125,7 +125,7 @@ class LayerQuantizers:
 
     Attributes:
         op: the layer.
-        frame_bits, frame_scale: Φ_a.
+        frame_bits, frame_scale, frame_signed: Φ_a.
         frame_step: how many steps of plane 0 one keyframe code is.
         planes: plane 0 holds the keyframe.
         pool: Θ_a^1…Θ_a^n, bits ascending; empty for frame quantization.
@@ -139,6 +139,16 @@ class LayerQuantizers:
     planes: tuple[Plane, ...]
     pool: tuple[PoolEntry, ...]
     residual_weight: QuantizedWeight | None
+    frame_signed: bool = True
+
+    @property
+    def frame_range(self) -> tuple[int, int]:
+        """Lowest and highest code of a keyframe."""
+        return code_range(self.frame_bits, self.frame_signed)
+
+    def frame_codes(self, x: Tensor) -> Tensor:
+        """q(x; Φ_a) as whole numbers, float32."""
+        return quantize_codes(x, self.frame_scale, self.frame_bits, self.frame_signed)
 
     @property
     def refreshable(self) -> bool:
@@ -154,6 +164,7 @@ class LayerQuantizers:
         pool: tuple[tuple[int, float], ...] = (),
         residual_weight: QuantizedWeight | None = None,
         aligned: bool = True,
+        signed: bool = True,
     ) -> LayerQuantizers:
         """Lay out the planes.
 
@@ -164,6 +175,7 @@ class LayerQuantizers:
             pool: (bits, scale) of Θ_a^1…Θ_a^n, bits ascending.
             residual_weight: Θ_w; the same object as `frame_weight` where the bits are the same.
             aligned: move the residual scales to whole multiples of one step.
+            signed: whether codes of Φ_a reach to either side of 0; 8 bits have to.
         """
         bits, scale = frame
         entries: list[PoolEntry] = []
@@ -174,11 +186,11 @@ class LayerQuantizers:
                 entries.append(PoolEntry(b, s, len(planes) if b else 0, 1))
                 if b:
                     planes.append(Plane.of(residual_weight, s))
-            return cls(op, bits, scale, 1, tuple(planes), tuple(entries), residual_weight)
+            return cls(op, bits, scale, 1, tuple(planes), tuple(entries), residual_weight, signed)
         step, grid, shared = 1, scale, residual_weight is frame_weight
         finest = pool[-1][1] if pool and pool[-1][0] else scale
         if shared:
-            step = _whole(scale / finest, bits)
+            step = _whole(scale / finest, bits if signed else bits + 1)
             grid = scale / step
         else:
             grid = finest
@@ -189,7 +201,7 @@ class LayerQuantizers:
             # among several, bits are reach and not resolution: what fits is transmitted whole
             multiple = _whole(s / grid, b) if b and len(pool) == 1 else 1
             entries.append(PoolEntry(b, grid * multiple, len(planes) - 1, multiple))
-        return cls(op, bits, scale, step, tuple(planes), tuple(entries), residual_weight)
+        return cls(op, bits, scale, step, tuple(planes), tuple(entries), residual_weight, signed)
 
 
 def _whole(ratio: float, bits: int) -> int:
@@ -244,7 +256,7 @@ def anchor_step(
         The step and the layer's state for later frames (None without a reference).
     """
     op = layer.op
-    codes = quantize_codes(x, layer.frame_scale, layer.frame_bits) * layer.frame_step
+    codes = layer.frame_codes(x) * layer.frame_step
     z = _with_bias(op, _convolve(op, codes, layer.planes[0]))
     step = Step(z, layer.frame_bits, None, 0, x.numel())
     if reference is None:
@@ -273,7 +285,7 @@ def refresh_step(layer: LayerQuantizers, x: Tensor, state: LayerState) -> Step:
         x: float32 input of the shape that the state was made for.
         state: the layer's state, of `tracking`; it is changed.
     """
-    codes = quantize_codes(x, layer.frame_scale, layer.frame_bits).to(torch.int8)
+    codes = layer.frame_codes(x).to(torch.int8)
     active = (codes != state.codes[0]).any(dim=layer.op.channel_dim, keepdim=True)
     state.codes = [codes]
     bits = active.float() * layer.frame_bits

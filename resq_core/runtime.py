@@ -17,7 +17,7 @@ from torch import Tensor
 from resq_core.backends import Backend, Serving
 from resq_core.backends.choice import executor_for
 from resq_core.bops import LayerReport
-from resq_core.encodings import Encodings, Granularity, Role, Slot
+from resq_core.encodings import Encodings, Granularity, Role, Slot, frame_slot
 from resq_core.executor import Executor, FrameRun, bit_map_cells
 from resq_core.graph import Graph
 from resq_core.graph_cache import GraphCache
@@ -145,7 +145,7 @@ class Runtime:
     def _quantizers(self, op: LinearOp) -> LayerQuantizers:
         p, name = self._precision, op.name
         per_channel = self._encodings.granularity is Granularity.CHANNEL
-        frame = Slot(Role.FRAME, p.weight_bits, p.activation_bits)
+        frame = frame_slot(p)
         weight = QuantizedWeight.of(op, p.weight_bits, per_channel)
         residual: QuantizedWeight | None = None
         pool: tuple[tuple[int, float], ...] = ()
@@ -162,4 +162,5 @@ class Runtime:
             pool,
             residual,
             aligned=self._grid is Grid.ALIGNED,
+            signed=self._encodings.signed(frame, name),
         )

@@ -371,7 +371,7 @@ class _Planner:
         _, c, out_h, out_w = self._pixels(node.call.slot)
         geometry = _geometry(op, (h, w), (out_h, out_w))
         program = self._program
-        low, high = code_range(layer.frame_bits)
+        low, high = layer.frame_range
         index = int(
             program.add_layer(
                 tensor=tensor,

@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from resq_core.encodings import Granularity, Role, Slot
+from resq_core.encodings import Granularity, frame_slot
 from resq_core.errors import OptionError
 from resq_core.experiments.steps import FLOAT_BITS
 from resq_core.graph import Graph
 from resq_core.half_storage import with_half_storage
 from resq_core.linear_op import LinearOp
 from resq_core.model import QuantizedModel
-from resq_core.quantizer import quantize_codes
 from resq_core.residual import LayerQuantizers, QuantizedWeight, anchor_step
 
 __all__ = ["DenseLayer", "DenseNetwork"]
@@ -95,17 +94,18 @@ def _in_float(op: LinearOp) -> DenseLayer:
 
 def _quantizers(model: QuantizedModel, op: LinearOp) -> LayerQuantizers:
     p, encodings = model.precision, model.encodings
-    scale = encodings.scale(Slot(Role.FRAME, p.weight_bits, p.activation_bits), op.name)
+    slot = frame_slot(p)
+    scale, signed = encodings.scale(slot, op.name), encodings.signed(slot, op.name)
     weight = QuantizedWeight.of(op, p.weight_bits, encodings.granularity is Granularity.CHANNEL)
-    return LayerQuantizers.of(op, (p.activation_bits, scale), weight)
+    return LayerQuantizers.of(op, (p.activation_bits, scale), weight, signed=signed)
 
 
 def _quantized(layer: LayerQuantizers) -> DenseLayer:
-    bits, scale, weight = layer.frame_bits, layer.frame_scale, layer.planes[0].weight
+    weight = layer.planes[0].weight
     return DenseLayer(
-        read=lambda x: quantize_codes(x, scale, bits) * scale,
+        read=lambda x: layer.frame_codes(x) * layer.frame_scale,
         run=lambda x: anchor_step(layer, x, None)[0].z,
         weight_norm=weight.norm,
         weight_bits=weight.bits,
-        activation_bits=bits,
+        activation_bits=layer.frame_bits,
     )

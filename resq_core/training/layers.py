@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from resq_core.encodings import Role, Slot
+from resq_core.encodings import Role, Slot, frame_slot
 from resq_core.linear_op import LinearOp
 from resq_core.policy import Policy, choose
 from resq_core.precision import Precision
@@ -67,6 +67,7 @@ class TrainedLayer:
         scales: Mapping[Slot, Tensor],
         per_channel: bool,
         aligned: bool,
+        signed: bool = True,
     ) -> TrainedLayer:
         """Lay out a layer.
 
@@ -75,12 +76,15 @@ class TrainedLayer:
             precision: bits.
             scales: the learned scale of each quantizer, scalars.
             per_channel, aligned: as of the model.
+            signed: as of the layer's keyframe quantizer.
         """
         p, fixed = precision, replace(op, weight=op.weight.detach())
-        frame = scales[Slot(Role.FRAME, p.weight_bits, p.activation_bits)]
+        frame = scales[frame_slot(p)]
         first = QuantizedWeight.of(fixed, p.weight_bits, per_channel)
         if p.residual_weight_bits is None:
-            alone = LayerQuantizers.of(fixed, (p.activation_bits, frame.item()), first)
+            alone = LayerQuantizers.of(
+                fixed, (p.activation_bits, frame.item()), first, signed=signed
+            )
             return cls(op, alone, (_trained(op, first),), frame)
         later = first
         if p.residual_weight_bits != p.weight_bits:
@@ -96,6 +100,7 @@ class TrainedLayer:
             tuple((bits, s.item()) for bits, s in zip(p.pool, learned, strict=True)),
             later,
             aligned,
+            signed,
         )
         if aligned and len(learned) > 1:  # they all have the step of their plane
             learned = [frame if later is first else learned[-1]] * len(learned)
@@ -108,7 +113,7 @@ class TrainedLayer:
     def anchor(self, x: Tensor, reference: Reference) -> tuple[Tensor, Transmitted]:
         """A keyframe: its output, and what later frames are residuals of."""
         q = self.quantizers
-        values = _quantized(x, self.frame_scale, q.frame_scale, q.frame_bits)
+        values = _quantized(x, self.frame_scale, q.frame_scale, q.frame_bits, q.frame_signed)
         values = _on_grid(values, self.quantizers.planes[0].scale)
         z = self.op.apply(values, self.weights[0], self.op.bias)
         channels = self.op.channel_dim
@@ -189,10 +194,10 @@ def _as(x: Tensor, value: float) -> Tensor:
     return found
 
 
-def _quantized(x: Tensor, scale: Tensor, exact: float, bits: int) -> Tensor:
+def _quantized(x: Tensor, scale: Tensor, exact: float, bits: int, signed: bool = True) -> Tensor:
     """`fake_quantize`, rounding as inference does: its scales are doubles, and residuals of whole
     steps lie on ties between two codes."""
-    codes = fake_quantize(x * _as(1.0 / scale, 1.0 / exact), 1.0, bits)
+    codes = fake_quantize(x * _as(1.0 / scale, 1.0 / exact), 1.0, bits, signed)
     return codes * _as(scale, exact)
 
 

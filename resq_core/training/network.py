@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from resq_core.capture import export
-from resq_core.encodings import Encodings, Granularity, slots_of
+from resq_core.encodings import Encodings, Granularity, frame_slot, slots_of
 from resq_core.errors import InputError
 from resq_core.linear_op import LinearOp
 from resq_core.lowering import lower
@@ -121,7 +121,9 @@ class TrainedNetwork(nn.Module):
         }
         per_channel = self._model.encodings.granularity is Granularity.CHANNEL
         aligned = self._model.grid is Grid.ALIGNED
-        return TrainedLayer.of(op, self._model.precision, scales, per_channel, aligned)
+        precision, encodings = self._model.precision, self._model.encodings
+        signed = encodings.signed(frame_slot(precision), op.name)
+        return TrainedLayer.of(op, precision, scales, per_channel, aligned, signed)
 
     def quantized(self) -> QuantizedModel:
         """What was learned so far, to be run and saved; for this precision alone."""
@@ -130,6 +132,7 @@ class TrainedNetwork(nn.Module):
             for slot, logs in zip(self._slots, self.log_scales, strict=True)
         }
         start = self._model.encodings
+        unsigned = {s: names for s, names in start.unsigned.items() if s in scales}
         return self._model.with_network(
-            self.network, Encodings(start.granularity, scales, start.about)
+            self.network, Encodings(start.granularity, scales, start.about, unsigned)
         )

@@ -52,6 +52,9 @@ def calibrate(
     period: Annotated[int, typer.Option(help="T, frames between keyframes.")] = 8,
     samples: Annotated[int, typer.Option(help="Pairs of frames.")] = 64,
     licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "not stated",
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Keyframe codes of up to 7 bits: no sign after ReLU.")
+    ] = False,
     half: Annotated[bool, typer.Option("--half", help="Round weights: half the file.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +64,13 @@ def calibrate(
     from service.commands.saving import save_model
 
     job = _Job(
-        clips, architecture, parse_size(size, "size"), precision or _PRECISIONS, period, samples
+        clips,
+        architecture,
+        parse_size(size, "size"),
+        precision or _PRECISIONS,
+        period,
+        samples,
+        unsigned,
     )
     facts: dict[str, Any]
     options = models.options_in(weights, architecture) | _options(
@@ -135,6 +144,7 @@ class _Job:
     precisions: list[str]
     period: int
     samples: int
+    unsigned: bool
 
     def frames(
         self, network: nn.Module, facts: dict[str, Any], bar: Progress
@@ -150,7 +160,13 @@ class _Job:
         for clip in self.clips:
             stretches += [[network_input(card, f.image) for f in run] for run in _stretches(clip)]
             bar.advance(reading)
-        model.calibrate(stretches, samples=self.samples, also=also, progress=_fitting(bar))
+        model.calibrate(
+            stretches,
+            samples=self.samples,
+            also=also,
+            progress=_fitting(bar),
+            unsigned=self.unsigned,
+        )
         return model
 
     def objects(self, network: STM, masks: list[Path], bar: Progress) -> Any:

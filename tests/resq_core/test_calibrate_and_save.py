@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import resq_core
 from resq_core import QuantizedModel, errors
-from resq_core.encodings import Encodings
+from resq_core.encodings import Encodings, Role, Slot
 from resq_core.linear_op import Kind, LinearOp
 from resq_core.quantizer import fake_quantize
 from resq_core.ranges import search_scale
@@ -55,6 +55,39 @@ def test_a_mix_of_still_and_moving_clips_clips_less_than_a_still_one() -> None:
         clipped[name] = sum(stream.step(lively[i : i + 1]).clipped_fraction for i in range(6))
     assert clipped["still"] > 0.2
     assert clipped["mix"] < clipped["still"] / 10
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_inputs_without_a_sign_get_all_the_codes(backend: str, tmp_path: Path) -> None:
+    """Behind a ReLU half of the signed codes would never be used; the network's own input is
+    signed, 8 bits stay so, and the file remembers.
+    """
+    clip, errors_of = moving_clip(6), {}
+    for unsigned in (False, True):
+        q = resq_core.quantize(seeded(Plain), "W8A4", backend=backend)
+        q.calibrate([clip], samples=6, also=["W8A8", "W4A4->W3A3"], unsigned=unsigned)
+        wanted = [{"first": True, "second": not (unsigned and bits < 8)} for bits in (4, 8, 4)]
+        found = [
+            {name: q.encodings.signed(Slot(Role.FRAME, w, a), name) for name in LAYERS}
+            for w, a in ((8, 4), (8, 8), (4, 4))
+        ]
+        assert found == wanted
+        assert all(q.encodings.signed(Slot(Role.RESIDUAL, 3, 3), name) for name in LAYERS)
+        q.save(tmp_path / "q.resq")
+        again = resq_core.load(tmp_path / "q.resq", model=Plain(), backend=backend)
+        assert again.encodings == q.encodings
+        outputs = [again.stream().step(frame[None]).output for frame in clip]
+        gaps = [(z - q.float(x[None])).square().mean() for z, x in zip(outputs, clip, strict=True)]
+        errors_of[unsigned] = float(torch.stack(gaps).mean())
+    assert errors_of[True] < 0.75 * errors_of[False]
+
+
+def test_calibrating_again_with_a_sign_takes_it_back() -> None:
+    q = resq_core.quantize(seeded(Plain), "W8A4")
+    q.calibrate([moving_clip(2)], samples=2, also=["W4A4"], unsigned=True)
+    q.calibrate([moving_clip(2)], samples=2)
+    signed = [q.encodings.signed(Slot(Role.FRAME, bits, 4), "second") for bits in (8, 4)]
+    assert signed == [True, False]
 
 
 def test_a_network_that_sees_only_zeros_still_gets_quantizers() -> None:
@@ -162,6 +195,14 @@ def rewritten(path: Path, **changes: object) -> Path:
         ({"encodings": ...}, "header of"),
         ({"encodings": scales({"first": -1})}, "above 0"),
         ({"encodings": scales({"x": 1})}, "unknown layers"),
+        (
+            {"encodings": scales({"first": 1}) | {"unsigned": {"frame W8A8": ["first"]}}},
+            "cannot be unsigned",
+        ),
+        (
+            {"encodings": scales({"first": 1}) | {"unsigned": {"frame W8A4": ["first"]}}},
+            "the encodings are damaged",
+        ),
         ({"first.weight": torch.full((8, 3, 3, 3), torch.inf)}, "first.weight"),
         ({"first.weight": torch.zeros(8, 5, 3, 3)}, "does not fit Plain"),
         ({"options": {}}, "lacks the option"),
@@ -191,11 +232,15 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
 def test_encodings_of_parts_go_into_one_and_come_out_again() -> None:
     parts = {}
     for name, also in (("first", ["W8A8->W8A4"]), ("second", [])):
-        q = resq_core.quantize(seeded(Plain), "W8A8")
-        q.calibrate([moving_clip(2)], samples=1, also=also)
+        q = resq_core.quantize(seeded(Plain), "W8A4")
+        q.calibrate([moving_clip(2)], samples=1, also=also, unsigned=name == "first")
         parts[name] = q.encodings
     joined = Encodings.joined(parts)
-    assert [str(slot) for slot in joined.scales] == ["frame W8A8"]  # what both of them have
+    assert [str(slot) for slot in joined.scales] == ["frame W8A4"]  # what both of them have
+    [slot] = joined.scales
+    assert [layer for layer in joined.scales[slot] if not joined.signed(slot, layer)] == [
+        "first.second"
+    ]
     joined.require_layers([f"{part}.{layer}" for part in parts for layer in LAYERS])
     assert joined.part("second") == parts["second"]
     assert Encodings.from_json(joined.to_json()) == joined

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,20 @@ def test_equation_6() -> None:
     assert scale.item() == torch.tensor(2 * 5.0 / 255).item()
 
 
+def test_without_a_sign_the_same_codes_are_twice_as_fine() -> None:
+    reach, zero = torch.tensor(3.0), torch.tensor(0.0)
+    fine, coarse = (scale_from_range(reach, zero, 4, signed) for signed in (False, True))
+    assert fine.item() == pytest.approx(3 / 15)
+    assert coarse.item() == pytest.approx(2 * fine.item())
+    assert quantize_codes(reach, fine, 4, signed=False).item() == 15
+    x = torch.rand(1000) * 3
+    errors = [
+        (fake_quantize(x, s, 4, signed) - x).abs().max().item()
+        for s, signed in ((fine, False), (coarse, True))
+    ]
+    assert errors[0] <= fine.item() / 2 + 1e-6 < errors[1]
+
+
 def test_rounds_half_to_even() -> None:
     codes = quantize_codes(torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5]), 1.0, 8)
     assert codes.tolist() == [0, 2, 2, 0, -2]
@@ -32,8 +47,9 @@ def test_rounds_half_to_even() -> None:
 def test_codes_stay_in_range() -> None:
     x = torch.linspace(-1e6, 1e6, 101)
     for bits in range(1, 9):
-        codes = quantize_codes(x, 0.1, bits)
-        assert (codes.min().item(), codes.max().item()) == code_range(bits)
+        for signed in (True, False):
+            codes = quantize_codes(x, 0.1, bits, signed)
+            assert (codes.min().item(), codes.max().item()) == code_range(bits, signed)
 
 
 def test_zero_bits_and_zero_ranges_never_divide_by_zero() -> None:

@@ -380,6 +380,7 @@ class Course:
         precision, reference, policy, threshold, period: of the stream.
         frames: what each frame is: see `frames_of`.
         update: (frame, period, threshold) from that frame on.
+        unsigned: of the calibration.
     """
 
     precision: str
@@ -389,6 +390,7 @@ class Course:
     period: int
     frames: tuple[str, ...]
     update: tuple[int, int | None, float | None]
+    unsigned: bool = False
 
 
 def courses() -> st.SearchStrategy[Course]:
@@ -399,6 +401,7 @@ def courses() -> st.SearchStrategy[Course]:
         policy=st.sampled_from(["relative", "relative", "paper"]),
         threshold=st.sampled_from([None, 0.0, 0.01, 0.3, 1e6]),
         period=st.sampled_from([20, 4, 2]),
+        unsigned=st.booleans(),
         frames=st.lists(
             st.sampled_from(["move", "move", "still", "new", "loud", "dark"]),
             min_size=9,

@@ -79,7 +79,8 @@ def calibrated(network: Network, course: Course, grid: str, granularity: str) ->
         policy=course.policy,
         threshold=course.threshold,
     )
-    model.calibrate([frames_of(network.shapes, MILD)], samples=3, points=4)
+    clips = [frames_of(network.shapes, MILD)]
+    model.calibrate(clips, samples=3, points=4, unsigned=course.unsigned)
     return model
 
 

@@ -63,6 +63,20 @@ def test_it_computes_what_a_stream_does(precision: str, grid: str, reference: st
     assert_alike(network(frames), [stream.step(x).output for x in frames])
 
 
+@pytest.mark.parametrize("precision", ["W4A4", "W4A4->W3A3", "W4A4->W4A4"])
+def test_codes_without_a_sign_are_trained_as_they_run(precision: str) -> None:
+    model = resq_core.quantize(seeded(Row), precision, period=8, backend="reference")
+    size = (1, 3, *SIZE)
+    model.calibrate([moving_clip(8, 1, size)], samples=8, points=10, unsigned=True)
+    frames = clip(2)
+    network = TrainedNetwork(model, frames[0].shape)
+    result = network.quantized()
+    assert result.encodings.unsigned == model.encodings.unsigned
+    assert any(result.encodings.unsigned.values())
+    stream = result.stream()
+    assert_alike(network(frames), [stream.step(x).output for x in frames])
+
+
 @pytest.mark.parametrize("policy", ["relative", "paper"])
 def test_pictures_of_a_batch_do_not_mix(policy: str) -> None:
     clips = [clip(seed) for seed in (2, 3)]
