@@ -12,7 +12,7 @@ is strong. That keeps 64 samples of every layer in memory for all precisions at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -110,17 +110,17 @@ def calibrate(
             _observe(graphs, clip, keyframe, later, seen, ops, generator)
             report(0.5 * (i + 1) / len(pairs))
         scales: dict[Slot, dict[str, float]] = {slot: {} for slot in slots}
-        bare: dict[Slot, set[str]] = {slot: set() for slot in slots if slot.may_be_unsigned}
+        bare = frozenset(
+            name for name, found in seen[Role.FRAME].items() if unsigned and found.low >= 0
+        )
         for i, op in enumerate(ops.values()):
-            if unsigned and seen[Role.FRAME][op.name].low >= 0:
-                for names in bare.values():
-                    names.add(op.name)
-            one_sided = {slot for slot, names in bare.items() if op.name in names}
-            for slot, scale in _fit_layer(op, slots, one_sided, seen, granularity, points).items():
+            signed = op.name not in bare
+            for slot, scale in _fit_layer(op, slots, signed, seen, granularity, points).items():
                 scales[slot][op.name] = scale
             report(0.5 + 0.5 * (i + 1) / len(ops))
     about = {"samples": len(pairs), "points": points, "period": period, "clips": len(clips)}
-    return Encodings(granularity, scales, about, {s: frozenset(n) for s, n in bare.items() if n})
+    without = {slot: bare for slot in slots if slot.may_be_unsigned and bare}
+    return Encodings(granularity, scales, about, without)
 
 
 def _frame(clip: Clip, index: int) -> Tensor | Sequence[Tensor]:
@@ -225,7 +225,7 @@ def _sides(op: LinearOp) -> tuple[int, int]:
 def _fit_layer(
     op: LinearOp,
     slots: Sequence[Slot],
-    one_sided: Set[Slot],
+    signed: bool,
     seen: dict[Role, dict[str, _Samples]],
     granularity: Granularity,
     points: int,
@@ -237,8 +237,8 @@ def _fit_layer(
             quantized = QuantizedWeight.of(op, slot.weight_bits, granularity is Granularity.CHANNEL)
             weights[slot.weight_bits] = quantized.codes * op.channels_to_weight(quantized.scale)
         wanted = weights[slot.weight_bits]
-        signed = slot not in one_sided
-        scale = _search(op, slot, seen[slot.role].get(op.name), wanted, points, signed)
+        both = signed or not slot.may_be_unsigned
+        scale = _search(op, slot, seen[slot.role].get(op.name), wanted, points, both)
         if scale is None and slot.role is Role.RESIDUAL:
             # never saw a change: a frame's own range cannot clip what may come
             scale = _search(op, slot, seen[Role.FRAME].get(op.name), wanted, points)

@@ -89,6 +89,7 @@ class StreamState:
         output: the last output, a tensor or a nest of tensors, where frames repeat it.
         residuals: of residual frames, which a busy picture makes dearer than keyframes.
         refreshes: of keyframes made of what differs, which a busy picture makes dearer as well.
+        given_up: residual frames in a row that were given up for a keyframe.
     """
 
     memory: Memory | None = None
@@ -97,6 +98,7 @@ class StreamState:
     output: Any = None
     residuals: Backoff = field(default_factory=Backoff)
     refreshes: Backoff = field(default_factory=Backoff)
+    given_up: int = 0
 
     def clear(self) -> None:
         """Forget everything; the next frame becomes an anchor."""
@@ -104,7 +106,7 @@ class StreamState:
         self.input_shapes = ()
         self.since_anchor = 0
         self.output = None
-        self.residuals, self.refreshes = Backoff(), Backoff()
+        self.residuals, self.refreshes, self.given_up = Backoff(), Backoff(), 0
 
     @property
     def nbytes(self) -> int:

@@ -37,10 +37,10 @@ class StreamOptions:
         reference: what a residual is taken against.
         policy: form, threshold, and factors on it by layer.
         max_active: a residual frame that finds a larger share of its input's pixels active than
-            this becomes a keyframe. One with a larger share of active outputs is followed by a
-            keyframe, and each one more in a row by twice as many, up to 32; 0 to 1, and 1
-            never. On a clock a residual frame of a picture that changes everywhere costs more
-            than a keyframe; in bit operations it still costs less.
+            this becomes a keyframe. The second such frame in a row, or one with a larger share
+            of active outputs, is followed by a keyframe, and each one more in a row by twice as
+            many, up to 32; 0 to 1, and 1 never. On a clock a residual frame of a picture that
+            changes everywhere costs more than a keyframe; in bit operations it still costs less.
 
     Raises:
         OptionError: the message names the option and what was expected.
@@ -227,18 +227,19 @@ class Stream:
         reason = self._anchor_reason(inputs, anchor)
         if self._state.input_shapes != tuple(tuple(t.shape) for t in inputs):
             self._state.memory = None  # of another size: nothing in it can be refreshed
+        gave_up = False
         try:
             with torch.no_grad():
                 try:
                     run = self._run(inputs, reason is not None, bit_map)
                 except GivenUpError:
-                    reason = "busy"
+                    gave_up, reason = True, "busy"
                     run = self._run_anchor(inputs, False, bit_map)
         except BaseException:
             self._state.clear()  # half a frame is in it; the next frame starts afresh
             raise
         active = weighted_mean(run.layers, "active_fraction")
-        self._note_activity(active, run.refreshed, reason is not None)
+        self._note_activity(active, run.refreshed, reason is not None, gave_up)
         state = self._state
         state.since_anchor = 1 if reason is not None else state.since_anchor + 1
         state.input_shapes = tuple(tuple(t.shape) for t in inputs)
@@ -257,15 +258,22 @@ class Stream:
             return "busy"
         return "period" if self._period_ends else None
 
-    def _note_activity(self, active: float, refreshed: bool, is_anchor: bool) -> None:
-        """Remember whether what this frame was made as has paid."""
+    def _note_activity(
+        self, active: float, refreshed: bool, is_anchor: bool, gave_up: bool
+    ) -> None:
+        """Remember whether what this frame was made as, or was to be, has paid."""
+        state = self._state
         if refreshed:
-            self._state.refreshes.note(active <= _REFRESH_PAYS, _MOST_WITHOUT_REFRESH)
-        if is_anchor:
-            self._state.residuals.waits()
+            state.refreshes.note(active <= _REFRESH_PAYS, _MOST_WITHOUT_REFRESH)
+        if gave_up:  # once, a video's own keyframe, say: the next frame may be quiet
+            state.given_up += 1
+            if state.given_up > 1:
+                state.residuals.note(False, _MOST_BUSY)
+        elif is_anchor:
+            state.residuals.waits()
         elif not self._precision.is_hold:
-            paid = active <= self._options.max_active
-            self._state.residuals.note(paid, _MOST_BUSY)
+            state.given_up = 0
+            state.residuals.note(active <= self._options.max_active, _MOST_BUSY)
 
     def _run(self, inputs: Sequence[Tensor], is_anchor: bool, bit_map: bool) -> FrameRun:
         state, options = self._state, self._options

@@ -177,6 +177,8 @@ class _Job:
         from resq_core.pipelines import VosClip, quantize_stm
         from service.objects import read_mask_file
 
+        if self.unsigned:
+            raise OptionError("unsigned is given; an STM is only calibrated with signed codes")
         if len(masks) != len(self.clips):
             raise OptionError(
                 f"{len(masks)} masks for {len(self.clips)} clips; expected --masks with a palette "

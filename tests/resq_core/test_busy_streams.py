@@ -67,7 +67,7 @@ def test_a_frame_whose_input_has_changed_too_much_is_a_keyframe_at_once(
     model.calibrate([moving_clip(8, 1), moving_clip(8, 2)], also=["W8A8"], samples=8)
     stream = model.stream(max_active=0.8, reference=reference)
     dense = model.with_precision("W8A8").stream()
-    frames = [noise(0), noise(1), noise(1), noise(2), noise(3), *[noise(3)] * 4]
+    frames = [noise(0), noise(1), noise(1), noise(2), noise(3), *[noise(3)] * 5]
     reasons = []
     for frame in frames:
         result, plain = stream.step(frame), dense.step(frame)
@@ -76,8 +76,20 @@ def test_a_frame_whose_input_has_changed_too_much_is_a_keyframe_at_once(
             assert torch.equal(result.output, plain.output)
         if result.reason == "busy":
             assert result.bops.frame == plain.bops.frame, "nothing of what was there is used"
-    busy = ["busy", "busy", None, None, None, "period"]
-    assert reasons == ["first_frame", "busy", None, *busy]
+    assert reasons[:3] == ["first_frame", "busy", None], "once, and the next frame is tried"
+    assert reasons[3:6] == ["busy", "busy", "busy"], "the second in a row, and one untried"
+    assert reasons[6:] == [None, None, None, "period"]
+
+
+def test_what_is_given_up_again_and_again_is_tried_less_and_less(model: QuantizedModel) -> None:
+    stream = model.stream(max_active=0.8)
+    tried = []
+    for i in range(60):
+        untried = stream.anchor_due
+        assert stream.step(noise(i)).is_anchor
+        if not untried:
+            tried.append(i)
+    assert tried == [1, 2, 4, 7, 12, 21, 38]
 
 
 def test_only_the_clock_makes_keyframes_where_it_is_not_asked_for(model: QuantizedModel) -> None:

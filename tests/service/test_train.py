@@ -105,7 +105,11 @@ def test_mistakes(clip: Path, stills: Path, shelf: Shelf, tmp_path: Path) -> Non
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_bytes(b"no picture")
     cases = [
-        ((str(clip), "--model", "none", "--precision", "W8A8"), OptionError, "there are: street"),
+        (
+            (str(clip), "--model", "none", "--precision", "W8A8"),
+            OptionError,
+            "there are: person, street",
+        ),
         ((str(clip), "--model", "tiny", "--precision", "W2A2"), CalibrationError, "frame W2A2"),
         ((str(clip), *LEARN, "--steps", "0"), OptionError, "steps is 0"),
         ((str(clip), *LEARN, "--batch", "0"), OptionError, "batch is 0"),
