@@ -55,8 +55,8 @@ def test_arrays(server: str) -> None:
     assert len(lines) == 20
     assert all("(240, 320)" in line for line in lines)
     with Client(server) as client:
-        classes = client.models()[0].classes
-    assert all(line.split()[4] in classes for line in lines)
+        [model] = [model for model in client.models() if model.default]
+    assert all(line.split()[4] in model.classes for line in lines)
 
 
 def test_detections(server: str, clip: Path, tmp_path: Path) -> None:

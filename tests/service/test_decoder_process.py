@@ -47,6 +47,15 @@ def decoders() -> list[psutil.Process]:
     return found
 
 
+def settled(count: int) -> list[psutil.Process]:
+    """So many decoders; one that was forked a moment ago is not one yet."""
+    deadline = time.monotonic() + 10
+    while len(found := decoders()) != count:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
+    return found
+
+
 @pytest.fixture
 def pool() -> Iterator[DecoderPool]:
     pool = DecoderPool(0, 10.0, MEMORY)
@@ -227,15 +236,14 @@ def test_each_stream_has_a_process_that_nobody_had_before(
 
 
 def test_spares_are_kept_and_dead_ones_passed_over() -> None:
-    pool = DecoderPool(2, 10.0, MEMORY)
-    pool.fill()
-    first, second = sorted(p.pid for p in decoders())
-    os.kill(first, signal.SIGKILL)
-    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
-    process = pool.take()
-    assert process.pid == second
-    assert len(decoders()) == 3
-    pool.close()
+    with contextlib.closing(DecoderPool(2, 10.0, MEMORY)) as pool:
+        pool.fill()
+        first, second = sorted(p.pid for p in settled(2))
+        os.kill(first, signal.SIGKILL)
+        os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+        process = pool.take()
+        assert process.pid == second
+        settled(3)
     assert decoders() == []
     with pytest.raises(DecoderLost):
         pool.take()
