@@ -80,13 +80,25 @@ def test_calibrate_makes_a_model_that_runs(clip: Path, tmp_path: Path) -> None:
     arguments = ["--weights", str(tmp_path / "w.safetensors"), "--classes", "3", "--out", str(out)]
     first, also = "W8A8->W8A4", "W8A8->W8A{0,4,8}"
     options = ["--size", "64x64", "--samples", "2", "--precision", first, "--precision", also]
+    options += ["--precision", "W4A4", "--unsigned"]
     done = CliRunner().invoke(app, ["calibrate", str(clip), *arguments, *options])
     assert done.exit_code == 0, done.output
     model = resq_core.load(out)
     assert str(model.precision) == first
     model.with_precision(also)
+    assert [str(slot) for slot in model.encodings.unsigned] == ["frame W4A4"]
     wrong = CliRunner().invoke(app, ["calibrate", str(clip), *arguments, "--size", "64"])
     assert isinstance(wrong.exception, OptionError)
+
+
+def test_what_an_stm_cannot_be_is_not_left_out_in_silence(clip: Path, tmp_path: Path) -> None:
+    save_file(models.build("stm", width=4).state_dict(), tmp_path / "w.safetensors")
+    arguments = ["--weights", str(tmp_path / "w.safetensors"), "--architecture", "stm"]
+    options = ["--out", str(tmp_path / "stm.resq"), "--masks", str(clip), "--unsigned"]
+    done = CliRunner().invoke(app, ["calibrate", str(clip), *arguments, *options])
+    assert isinstance(done.exception, OptionError)
+    assert "unsigned is given" in str(done.exception)
+    assert not (tmp_path / "stm.resq").exists()
 
 
 def test_a_model_folder_is_served(clip: Path, tmp_path: Path) -> None:
