@@ -129,7 +129,10 @@ class MemoryRead(nn.Module):
     """
 
     def forward(self, keys: Tensor, values: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        attention = self.attention(keys, key)
+        return self.read(self.attention(keys, key), values, value)
+
+    def read(self, attention: Tensor, values: Tensor, value: Tensor) -> Tensor:
+        """What `forward` returns, with weights as `attention` gives them."""
         read = torch.matmul(values.flatten(2), attention).view(*values.shape[:2], *value.shape[2:])
         return torch.cat([read, value.expand(read.shape[0], -1, -1, -1)], 1)
 
@@ -322,12 +325,19 @@ def stm(width: int = _WIDTH) -> STM:
 
 @torch.no_grad()
 def _calm(net: STM) -> None:
-    """Let attention spread over all places, and sums without batch norm stay small, at first."""
+    """Let both encoders see alike, attention spread, and sums without batch norm stay small.
+
+    Keys of two encoders that begin with weights of their own have nothing to do with each other:
+    a place does not find even itself in the memory.
+    """
     for module in net.modules():
         if isinstance(module, KeyValue):
             for head in (module.Key, module.Value):
                 nn.init.kaiming_normal_(head.weight, nonlinearity="linear")
+            module.Key.weight.mul_(0.5)
         elif isinstance(module, _Residual):
             module.conv2.weight.mul_(0.1)
     for last in (net.Decoder.convFM, net.Decoder.pred2):
         nn.init.kaiming_normal_(last.weight, nonlinearity="linear")
+    net.Encoder_M.load_state_dict(net.Encoder_Q.state_dict(), strict=False)
+    net.KV_M_r4.load_state_dict(net.KV_Q_r4.state_dict())

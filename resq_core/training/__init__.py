@@ -5,11 +5,12 @@ from resq_core.training.losses import (
     distillation,
     heatmap_error,
     lovasz_softmax,
+    matching_error,
     ohem_cross_entropy,
     squared_error,
 )
 from resq_core.training.network import TrainedNetwork
-from resq_core.training.objects import ObjectNetwork, ObjectSource
+from resq_core.training.objects import Followed, ObjectNetwork, ObjectSource, followed
 from resq_core.training.portraits import PortraitSource
 from resq_core.training.sequences import (
     VOID,
@@ -27,6 +28,7 @@ __all__ = [
     "Batch",
     "ClipSource",
     "FloatNetwork",
+    "Followed",
     "Loss",
     "ObjectNetwork",
     "ObjectSource",
@@ -39,8 +41,10 @@ __all__ = [
     "Trainer",
     "batch_of",
     "distillation",
+    "followed",
     "heatmap_error",
     "lovasz_softmax",
+    "matching_error",
     "ohem_cross_entropy",
     "squared_error",
 ]

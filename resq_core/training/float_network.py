@@ -34,8 +34,13 @@ class FloatNetwork(nn.Module):
         return {"precision": "float", "mixed": str(self._mixed)}
 
     def weights(self) -> Iterator[nn.Parameter]:
-        """All parameters."""
-        yield from self.network.parameters()
+        """All parameters but the heads."""
+        heads = {id(parameter) for parameter in self.heads()}
+        yield from (p for p in self.network.parameters() if id(p) not in heads)
+
+    def heads(self) -> Iterator[nn.Parameter]:
+        """Parameters that learn at the schedule's `head_rate`; none unless a subclass says so."""
+        return iter(())
 
     def scales(self) -> Iterator[nn.Parameter]:
         """None: nothing is quantized."""

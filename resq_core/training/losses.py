@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["distillation", "heatmap_error", "lovasz_softmax", "ohem_cross_entropy", "squared_error"]
+__all__ = [
+    "distillation",
+    "heatmap_error",
+    "lovasz_softmax",
+    "matching_error",
+    "ohem_cross_entropy",
+    "squared_error",
+]
 
 
 def distillation(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -119,6 +128,24 @@ def lovasz_softmax(logits: Tensor, labels: Tensor, ignore: int, least: float = 1
         jaccard = 1 - (total - own.cumsum(0)) / (total + (1 - own).cumsum(0))
         terms.append(torch.dot(errors, jaccard.diff(prepend=jaccard.new_zeros(1))))
     return torch.stack(terms).mean() if terms else logits.sum() * 0.0
+
+
+def matching_error(attention: Tensor, masks: Sequence[Tensor]) -> Tensor:
+    """Binary cross entropy of an object's mask when attention alone carries it to a new frame.
+
+    It teaches what to read: until values and decoder are of use, no other gradient does.
+
+    Args:
+        attention: float32 [N, t · h · w, h · w], weights that sum to 1 over dimension 1.
+        masks: t + 1 of them, bool or float [N, H, W]: of the remembered frames, and the new one's.
+
+    Returns:
+        A scalar; places count by how much of them is the object's, 0 to 1.
+    """
+    cells = math.isqrt(masks[0][0].numel() // attention.shape[2])
+    *remembered, wanted = (F.avg_pool2d(mask[:, None].float(), cells).flatten(1) for mask in masks)
+    carried = torch.bmm(torch.cat(remembered, 1)[:, None], attention)[:, 0]
+    return F.binary_cross_entropy(carried.clamp(1e-3, 1 - 1e-3), wanted)
 
 
 def _resized(logits: Tensor, labels: Tensor) -> Tensor:

@@ -72,6 +72,10 @@ class TrainedNetwork(nn.Module):
         """Parameters of the float network."""
         return self.network.parameters()
 
+    def heads(self) -> Iterator[nn.Parameter]:
+        """None: all weights learn at one rate."""
+        return iter(())
+
     def scales(self) -> Iterator[nn.Parameter]:
         """Logarithms of the activation scales."""
         return self.log_scales.parameters()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-from torch import Tensor
+from torch import Tensor, nn
 
 from resq_core.errors import InputError, OptionError
 from resq_core.models import STM
@@ -20,7 +21,7 @@ from resq_core.tasks.pictures import Picture
 from resq_core.training.float_network import FloatNetwork
 from resq_core.training.sequences import Batch, recoloured
 
-__all__ = ["ObjectNetwork", "ObjectSource"]
+__all__ = ["Followed", "ObjectNetwork", "ObjectSource", "followed"]
 
 Paint = Callable[[Picture, int, np.random.Generator], NDArray[np.uint8]]
 """A picture, a side in pixels and a generator, to something uint8 [side, side, 4], RGBA."""
@@ -40,8 +41,25 @@ _NOISE = 0.03  # at most, of values from 0 to 1
 _JITTER = 0.25  # of light and colour of a scene
 
 
+class Followed(NamedTuple):
+    """What an `ObjectNetwork` says about a frame after the first.
+
+    Attributes:
+        logits: float32 [B, 1 + K, H, W], of background and objects.
+        attention: float32 [N, t · h · w, h · w], 16 pixels a place: how much each place of the
+            frame, the last dimension, reads from the places of the t frames before it, for each
+            of the N objects that the batch follows, by scene and then by slot.
+    """
+
+    logits: Tensor
+    attention: Tensor
+
+
 class ObjectNetwork(FloatNetwork):
     """An STM that follows objects over a few frames, every one but the last remembered.
+
+    Its heads are keys, values and the decoder: no batch norm follows them, so the steps that suit
+    the encoders would move their outputs by whole units, and attention would end as all or nothing.
 
     Args:
         network: what learns.
@@ -52,7 +70,12 @@ class ObjectNetwork(FloatNetwork):
         super().__init__(network, mixed)
         self.network: STM
 
-    def forward(self, frames: Sequence[Tensor]) -> list[Tensor]:
+    def heads(self) -> Iterator[nn.Parameter]:
+        """Parameters of keys, values and the decoder."""
+        for part in (self.network.KV_M_r4, self.network.KV_Q_r4, self.network.Decoder):
+            yield from part.parameters()
+
+    def forward(self, frames: Sequence[Tensor]) -> list[Followed]:
         """Objects of the first frame, in all later ones.
 
         Args:
@@ -60,17 +83,16 @@ class ObjectNetwork(FloatNetwork):
                 objects, empty where there are fewer; the others [B, 3, H, W]. 16 divides H and W.
 
         Returns:
-            For every frame but the first the logits [B, 1 + K, H, W] of background and objects,
-            float32, with gradients.
+            One for every frame but the first, with gradients.
         """
         masks = frames[0][:, 3:]
-        owners, slots = masks.amax((2, 3)).nonzero(as_tuple=True)
+        owners, slots = followed(masks)
         memory: list[tuple[Tensor, Tensor]] = []
-        outputs: list[Tensor] = []
+        outputs: list[Followed] = []
         for t, frame in enumerate(frames):
             if t:
                 outputs.append(self._segmented(frame, memory, masks, owners))
-                masks = outputs[-1].softmax(1)[:, 1:]
+                masks = outputs[-1].logits.softmax(1)[:, 1:]
             if t < len(frames) - 1:
                 own = masks[owners, slots]
                 others = (masks.sum(1)[owners] - own).clamp(0, 1)
@@ -81,16 +103,25 @@ class ObjectNetwork(FloatNetwork):
 
     def _segmented(
         self, frame: Tensor, memory: Sequence[tuple[Tensor, Tensor]], masks: Tensor, owners: Tensor
-    ) -> Tensor:
+    ) -> Followed:
         net = self.network
         with self._autocast(frame):
             r4, r3, r2 = net.Encoder_Q(frame)
-            query = [part[owners] for part in net.KV_Q_r4(r4)]
+            key, value = (part[owners] for part in net.KV_Q_r4(r4))
             keys, values = (torch.stack(parts, 2) for parts in zip(*memory, strict=True))
-            logits = net.Decoder(net.Memory(keys, values, *query), r3[owners], r2[owners])
+            attention = net.Memory.attention(keys, key)
+            read = net.Memory.read(attention, values, value)
+            logits = net.Decoder(read, r3[owners], r2[owners])
         found = logits.float().softmax(1)[:, 1]
         scenes = [found[owners == i] for i in range(len(frame))]
-        return torch.cat([aggregate(scene, 1 + masks.shape[1]) for scene in scenes])
+        joined = torch.cat([aggregate(scene, 1 + masks.shape[1]) for scene in scenes])
+        return Followed(joined, attention.float())
+
+
+def followed(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Scene and slot of every object, int64 [N], of the first frame's masks [B, K, H, W]."""
+    owners, slots = masks.amax((2, 3)).nonzero(as_tuple=True)
+    return owners, slots
 
 
 @dataclass(frozen=True)

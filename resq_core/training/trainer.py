@@ -33,6 +33,7 @@ class Schedule:
         rate: of the weights at the first step. It falls as (1 − step/steps)^0.9 to nothing, as in
             DDRNet's training. Adam moves every weight by about this much; the paper's 5e-4 is of
             gradient descent, whose steps are far smaller.
+        head_rate: of the weights that `FloatNetwork.heads` names, falling alike.
         scale_rate: of the logarithms of the scales, falling alike.
         most: the gradient's norm is cut to this.
         warm_up: steps over which the rates rise to where they would be, evenly.
@@ -47,6 +48,7 @@ class Schedule:
 
     steps: int
     rate: float = 2e-5
+    head_rate: float = 1e-6
     scale_rate: float = 2e-4
     most: float = 1.0
     warm_up: int = 0
@@ -54,7 +56,7 @@ class Schedule:
     average: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rate", "scale_rate", "most"):
+        for name in ("steps", "rate", "head_rate", "scale_rate", "most"):
             if not getattr(self, name) > 0:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected a number above 0")
         if self.warm_up < 0 or self.weight_decay < 0 or not 0 <= self.average < 1:
@@ -99,14 +101,13 @@ class Trainer(Generic[Network]):
         self._about = asdict(schedule) | {"seed": seed} | network.about | dict(about or {})
         self.step = 0
         self._generator = torch.Generator().manual_seed(seed)
-        groups = (
-            {
-                "params": list(network.weights()),
-                "lr": schedule.rate,
-                "weight_decay": schedule.weight_decay,
-            },
-            {"params": list(network.scales()), "lr": schedule.scale_rate, "weight_decay": 0.0},
+        decay = schedule.weight_decay
+        learning = (
+            (network.weights(), schedule.rate, decay),
+            (network.heads(), schedule.head_rate, decay),
+            (network.scales(), schedule.scale_rate, 0.0),
         )
+        groups = ({"params": list(p), "lr": lr, "weight_decay": wd} for p, lr, wd in learning)
         self._optimizer = torch.optim.AdamW([g for g in groups if g["params"]])
         self._decay = torch.optim.lr_scheduler.LambdaLR(self._optimizer, schedule.factor)
         self._average: AveragedModel | None = None

@@ -51,6 +51,7 @@ __all__ = [
 _FRAMES = 300  # of each video whose frames are pictures
 _SAVE_EVERY = 50  # steps
 _MEAN_OVER = 20  # steps, of the losses that are told
+_HEAD = 0.05  # of the rate, that of layers without batch norm
 _RISE = 200  # steps until the rate is highest
 
 Look = Callable[[Picture], Tensor]
@@ -115,7 +116,9 @@ def train_in_float(
     """
     steps, rate, seed = schedule
     rise = min(_RISE, steps // 10)
-    plan = Schedule(steps, rate, warm_up=rise, weight_decay=0.01, average=0.998, most=5.0)
+    plan = Schedule(
+        steps, rate, rate * _HEAD, warm_up=rise, weight_decay=0.01, average=0.998, most=5.0
+    )
     trainer = Trainer(network, loss, batches, plan, seed)
     last, log = out.with_suffix(".last.pt"), out.with_suffix(".ndjson")
     losses = run_training(trainer, last, log, bar, bar.add_task("training", total=steps))

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from resq_core.models import STM
-    from resq_core.training import Batch, ObjectSource
+    from resq_core.training import Batch, Followed, ObjectSource
 
 __all__ = ["train_objects"]
 
 _LENGTH = 3  # frames of a scene
 _EXAMINED = 64  # scenes, drawn anew
+_MATCHING = 2.0  # weight of its error
 _OTHER_SCENES = 1 << 32  # added to the seed
 
 
@@ -89,16 +90,20 @@ def train_objects(
         )
 
 
-def _loss(outputs: Sequence[Tensor], batch: Batch) -> Tensor:
-    """Hard pixels and regions, in all frames but the first."""
+def _loss(outputs: Sequence[Followed], batch: Batch) -> Tensor:
+    """Hard pixels, regions, and what attention matches, in all frames but the first."""
     import torch
 
+    from resq_core.training import followed, matching_error
     from service.commands.learning import every_fourth, pixels_and_regions
 
     assert batch.labels is not None
+    owners, slots = followed(batch.frames[0][:, 3:])
+    masks = [labels[owners] == 1 + slots[:, None, None] for labels in batch.labels]
     total = torch.zeros(())
-    for logits, labels in zip(outputs, batch.labels[1:], strict=True):
-        total = total + pixels_and_regions(logits, every_fourth(labels))
+    for t, (logits, attention) in enumerate(outputs, 1):
+        total = total + pixels_and_regions(logits, every_fourth(batch.labels[t]))
+        total = total + _MATCHING * matching_error(attention, masks[: t + 1])
     return total / len(outputs)
 
 
@@ -118,7 +123,7 @@ def _examined(network: STM, source: ObjectSource, seed: int, bar: Progress) -> f
         scene = source.batch(1, _LENGTH, generator)
         assert scene.labels is not None
         with torch.inference_mode():
-            found = follows(scene.frames)[-1].argmax(1)
+            found = follows(scene.frames)[-1].logits.argmax(1)
         for slot in scene.labels[0].unique().tolist():  # type: ignore[no-untyped-call]
             if slot:
                 masks = ((ids[0] == slot).numpy() for ids in (found, scene.labels[-1]))

@@ -293,3 +293,11 @@ def test_a_narrow_one_follows_objects() -> None:
         assert narrow.segment(frames[1:], keys, values, 2).shape == (1, SLOTS, *SIZE)
         with pytest.raises(InputError, match=r"the keys have shape .* expected \[1, K, 8, T"):
             narrow.segment(frames[1:], keys.repeat(1, 1, 2, 1, 1, 1), values, 2)
+
+
+def test_both_encoders_of_a_new_network_see_alike() -> None:
+    net = build("stm", width=4)
+    memory, query = net.get_submodule("Encoder_M"), net.get_submodule("Encoder_Q")
+    assert all(torch.equal(memory.state_dict()[k], v) for k, v in query.state_dict().items())
+    for name, value in net.get_submodule("KV_Q_r4").state_dict().items():
+        assert torch.equal(net.get_submodule("KV_M_r4").state_dict()[name], value)

@@ -7,7 +7,15 @@ from torch import Tensor
 
 from resq_core.errors import InputError, OptionError
 from resq_core.models import STM, build
-from resq_core.training import ObjectNetwork, ObjectSource
+from resq_core.training import (
+    Followed,
+    ObjectNetwork,
+    ObjectSource,
+    Schedule,
+    Trainer,
+    followed,
+    matching_error,
+)
 from resq_core.world import cut_out
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
@@ -58,7 +66,7 @@ def test_some_things_are_not_followed() -> None:
     assert set(followed) == {1, 2}
 
 
-def follow(net: ObjectNetwork, frames: list[Tensor]) -> list[Tensor]:
+def follow(net: ObjectNetwork, frames: list[Tensor]) -> list[Followed]:
     with torch.inference_mode():
         return net(frames)  # type: ignore[no-any-return]
 
@@ -83,7 +91,7 @@ def test_training_sees_what_a_stream_computes() -> None:
                     found = stm.segment(x, keys, values, count).softmax(1)
                     assert torch.allclose(
                         found[:, : 1 + count],
-                        outputs[t - 1][i : i + 1].softmax(1)[:, : 1 + count],
+                        outputs[t - 1].logits[i : i + 1].softmax(1)[:, : 1 + count],
                         atol=1e-3,
                     )
                 memory.append(stm.memorize(x, found, count))
@@ -96,8 +104,64 @@ def test_scenes_do_not_see_each_other() -> None:
     net = ObjectNetwork(stm, mixed=False).eval()
     frames = source().batch(3, 2, torch.Generator().manual_seed(6)).frames
     together = follow(net, frames)[0]
-    alone = torch.cat([follow(net, [x[i : i + 1] for x in frames])[0] for i in range(3)])
-    assert torch.allclose(together.softmax(1), alone.softmax(1), atol=1e-3)
+    alone = [follow(net, [x[i : i + 1] for x in frames])[0] for i in range(3)]
+    logits, attention = (torch.cat(parts) for parts in zip(*alone, strict=True))
+    assert torch.allclose(together.logits.softmax(1), logits.softmax(1), atol=1e-3)
+    assert torch.allclose(together.attention, attention, atol=1e-4)
+
+
+def test_attention_is_that_of_every_object_over_all_frames_before() -> None:
+    stm = build("stm", width=4)
+    assert isinstance(stm, STM)
+    batch = source().batch(3, 3, torch.Generator().manual_seed(7))
+    places = (SIZE // 16) ** 2
+    objects = len(followed(batch.frames[0][:, 3:])[0])
+    outputs = follow(ObjectNetwork(stm), batch.frames)
+    for t, output in enumerate(outputs, 1):
+        assert output.attention.shape == (objects, t * places, places)
+        assert output.attention.dtype == torch.float32
+        assert torch.allclose(output.attention.sum(1), torch.ones(()), atol=0.02)
+
+
+def test_matching_is_right_where_attention_carries_the_mask() -> None:
+    first, then = torch.zeros(2, 1, 32, 32)
+    first[:, :16, :16] = 1
+    then[:, 16:, 16:] = 1
+    stays, goes = torch.eye(4)[None], torch.eye(4)[None].flip(1)
+    assert matching_error(stays, [first, first]).item() == pytest.approx(-np.log(0.999), rel=1e-3)
+    assert matching_error(goes, [first, then]).item() == pytest.approx(-np.log(0.999), rel=1e-3)
+    wrong = -(np.log(0.001) + np.log(0.999)) / 2
+    assert matching_error(stays, [first, then]).item() == pytest.approx(wrong, rel=1e-3)
+    even = torch.full((1, 8, 4), 1 / 8, requires_grad=True)
+    error = matching_error(even, [first, then, first])  # reads a quarter everywhere
+    assert error.item() == pytest.approx(-(np.log(0.25) + 3 * np.log(0.75)) / 4, rel=1e-5)
+    error.backward()  # type: ignore[no-untyped-call]
+    assert even.grad is not None
+    down = even.grad[0, :, 0]  # of what the object's own place reads
+    assert down[0] < down[1] == down[2] == down[3]
+
+
+def test_heads_learn_at_a_rate_of_their_own() -> None:
+    torch.manual_seed(2)
+    stm = build("stm", width=4)
+    assert isinstance(stm, STM)
+    net = ObjectNetwork(stm, mixed=False)
+    heads = {id(p) for p in net.heads()}
+    others = {id(p) for p in net.weights()}
+    assert heads
+    assert not heads & others
+    assert heads | others == {id(p) for p in net.parameters()}
+    before = {name: value.clone() for name, value in stm.named_parameters()}
+    batch = source().batch(2, 2, torch.Generator().manual_seed(8))
+    schedule = Schedule(2, rate=1e-2, head_rate=1e-4)
+    trainer = Trainer(net, lambda y, _: y[0].logits.square().mean(), lambda _: batch, schedule)
+    trainer.advance()
+    moved = {name: (value - before[name]).abs().max() for name, value in stm.named_parameters()}
+    for name, much in moved.items():  # Adam's first step is the rate itself
+        rate = 1e-4 if name.startswith(("KV_", "Decoder")) else 1e-2
+        assert much <= rate * 1.001, name
+    assert moved["Decoder.pred2.weight"].item() == pytest.approx(1e-4, rel=0.01)
+    assert moved["Encoder_Q.conv1.weight"].item() == pytest.approx(1e-2, rel=0.01)
 
 
 def test_what_cannot_be_drawn_from_is_refused() -> None:
