@@ -15,10 +15,57 @@ namespace {
 constexpr int kMostRows = 48;  // that are under way together
 constexpr int kMostJoined = 4;
 constexpr int kPiece = 256;  // pixels of a transposed convolution that are sorted together
-constexpr int kCells = 16;  // input pixels whose outputs are computed together
 constexpr int kSpare = 12;  // pixels beyond the last that a product may look at
 constexpr int kReadRows = 64;  // that are turned into planes together
 constexpr size_t kFewValues = 1 << 16;  // are copied by one thread
+
+// Pixels p, p + 1, … of one line, counted over all images; x is the place of p in it, and
+// `first` that in a list.
+struct Run {
+  int32_t first, count, p, line, x;
+};
+
+// Up to kMostRows pixels of a tensor, in ascending order, and the runs they are made of.
+struct Pixels {
+  const int32_t* which;
+  int count;
+
+  Pixels(const Tensor& t, const int32_t* which_, int count_) : which(which_), count(count_) {
+    if (!count) return;
+    int line = which[0] / t.w, start = line * t.w;
+    for (int k = 0; k < count;) {
+      const int p = which[k];
+      while (p >= start + t.w) start += t.w, ++line;
+      const int most = std::min(count - k, start + t.w - p);
+      int length = 1;
+      if (which[k + most - 1] == p + most - 1) length = most;
+      else while (which[k + length] == p + length) ++length;
+      runs_[n_runs_++] = {k, length, p, line, p - start};
+      k += length;
+    }
+  }
+
+  const Run* begin() const { return runs_; }
+  const Run* end() const { return runs_ + n_runs_; }
+  bool adjoin() const { return which[count - 1] - which[0] == count - 1; }
+
+ private:
+  Run runs_[kMostRows];
+  int n_runs_ = 0;
+};
+
+// In an order of its own, the same every time.
+double sum_of(const std::vector<float>& values) {
+  constexpr size_t kParts = 8;
+  double parts[kParts] = {};
+  const size_t whole = values.size() / kParts * kParts;
+  for (size_t i = 0; i < whole; i += kParts)
+    for (size_t k = 0; k < kParts; ++k) parts[k] += double(values[i + k]);
+  double sum = 0;
+  for (size_t i = whole; i < values.size(); ++i) sum += double(values[i]);
+  for (double part : parts) sum += part;
+  return sum;
+}
 
 }  // namespace
 
@@ -159,7 +206,7 @@ class Frame::Worker {
 
   uint8_t* base(const Tensor& t) const { return state_ + t.base[int(options_.reference)]; }
 
-  void keep(int tensor, const int32_t* which, int count, const float* rows, int stride) {
+  void keep(int tensor, const Pixels& pixels, const float* rows, int stride) {
     const Tensor& t = program_.tensors_[size_t(tensor)];
     if (t.base[int(options_.reference)] == kNowhere) return;
     uint8_t* to = base(t);
@@ -167,95 +214,78 @@ class Frame::Worker {
       if (!t.read) return;
       to = shared_.current[size_t(tensor)].data();
     }
-    if (t.planes) return keep_planes(t, which, count, rows, stride, reinterpret_cast<float*>(to));
+    if (t.planes) return keep_planes(t, pixels, rows, stride, reinterpret_cast<float*>(to));
     const size_t bytes = t.row_bytes();
-    for (int k = 0; k < count; ++k) {
+    for (int k = 0; k < pixels.count; ++k) {
       const float* from = rows + ptrdiff_t(k) * stride;
-      uint8_t* out = to + size_t(which[k]) * bytes;
+      uint8_t* out = to + size_t(pixels.which[k]) * bytes;
       if (t.half) kernels_.store_half(reinterpret_cast<uint16_t*>(out), from, t.c);
       else std::memcpy(out, from, bytes);
     }
   }
 
-  static void keep_planes(const Tensor& t, const int32_t* which, int count, const float* rows,
-                          int stride, float* to) {
+  void keep_planes(const Tensor& t, const Pixels& pixels, const float* rows, int stride,
+                   float* to) {
     const size_t area = size_t(t.h) * t.w;
-    for (int k = 0; k < count; ++k) {
-      const size_t n = t.n == 1 ? 0 : size_t(which[k]) / area;
-      float* out = to + n * (size_t(t.c) - 1) * area + size_t(which[k]);
-      const float* from = rows + ptrdiff_t(k) * stride;
-      for (int c = 0; c < t.c; ++c) out[size_t(c) * area] = from[c];
+    for (const Run& run : pixels) {
+      const size_t n = t.n == 1 ? 0 : size_t(run.p) / area;
+      float* out = to + n * (size_t(t.c) - 1) * area + size_t(run.p);
+      kernels_.spread(out, ptrdiff_t(area), rows + ptrdiff_t(run.first) * stride, stride, run.count,
+                      t.c);
     }
   }
 
-  // A pixel, its line over all images, and its place in the line.
-  struct Spot {
-    int32_t p, line, x;
-  };
-
-  // Places of pixels in ascending order.
-  static void locate(const Tensor& t, const int32_t* which, int count, Spot* spots) {
-    int line = which[0] / t.w, start = line * t.w;
-    for (int k = 0; k < count; ++k) {
-      while (which[k] >= start + t.w) start += t.w, ++line;
-      spots[k] = {which[k], line, which[k] - start};
-    }
-  }
-
-  // Hands finished rows of ascending pixels on; up to kMostRows of them.
-  void emit(int tensor, const int32_t* which, int count, const float* rows, int stride,
-            bool kept = false) {
+  // Hands finished rows on.
+  void emit(int tensor, const Pixels& pixels, const float* rows, int stride, bool kept = false) {
     const Tensor& t = program_.tensors_[size_t(tensor)];
-    if (!count) return;
-    Spot spots[kMostRows];
-    locate(t, which, count, spots);
+    if (!pixels.count) return;
     if (t.read && !options_.anchor) {
       Map& map = shared_.changed[size_t(tensor)];
-      for (int k = 0; k < count; ++k) {
-        map.bytes[size_t(spots[k].p)] = 1;
-        map.rows[size_t(spots[k].line)] = 1;
+      for (const Run& run : pixels) {
+        std::memset(map.bytes.data() + run.p, 1, size_t(run.count));
+        map.rows[size_t(run.line)] = 1;
       }
     }
-    for (int id : t.sinks) quantize(id, t, spots, count, rows, stride);
-    if (!kept) keep(tensor, which, count, rows, stride);
+    for (int id : t.sinks) quantize(id, t, pixels, rows, stride);
+    if (!kept) keep(tensor, pixels, rows, stride);
   }
 
-  // Where a layer's plane 0 has a pixel.
-  uint8_t* place(const Layer& layer, const Tensor& t, const Spot& s) const {
-    const int n = t.n == 1 ? 0 : s.line / t.h, y = s.line - n * t.h;
+  // Where a layer's plane 0 has the first pixel of a run.
+  uint8_t* place(const Layer& layer, const Tensor& t, const Run& run) const {
+    const int n = t.n == 1 ? 0 : run.line / t.h, y = run.line - n * t.h;
     return state_ + layer.codes +
-           ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + s.x + layer.left) *
+           ((size_t(n) * layer.padded_h + y + layer.top) * layer.padded_w + run.x + layer.left) *
                layer.stride;
   }
 
-  void quantize(int id, const Tensor& t, const Spot* spots, int count, const float* rows,
-                int stride) {
+  void quantize(int id, const Tensor& t, const Pixels& pixels, const float* rows, int stride) {
     const Layer& layer = program_.layers_[size_t(id)];
     const Quantizers& q = layer.quantizers;
+    const int count = pixels.count;
+    uint8_t* first[kMostRows];
+    for (const Run& run : pixels) {
+      uint8_t* const at = place(layer, t, run);
+      for (int i = 0; i < run.count; ++i) first[run.first + i] = at + ptrdiff_t(i) * layer.stride;
+    }
     if (options_.anchor) {
-      uint8_t* codes[kMostRows];
+      if (options_.keeps && pixels.adjoin()) {
+        const int p = pixels.which[0];
+        kernels_.quantize_frame(q, rows, stride, count, first,
+                                shared_.norms[size_t(id)].data() + p, state_ + layer.pending + p);
+        return;
+      }
       float norms[kMostRows];
       uint8_t pending[kMostRows];
-      for (int k = 0; k < count; ++k)
-        codes[k] = k && spots[k].line == spots[k - 1].line
-                       ? codes[k - 1] + (spots[k].x - spots[k - 1].x) * layer.stride
-                       : place(layer, t, spots[k]);
-      kernels_.quantize_frame(q, rows, stride, count, codes, norms, pending);
-      if (!options_.keeps) return;
-      float* all_norms = shared_.norms[size_t(id)].data();
-      uint8_t* all_pending = state_ + layer.pending;
-      for (int k = 0; k < count; ++k) {
-        all_norms[spots[k].p] = norms[k];
-        all_pending[spots[k].p] = pending[k];
+      kernels_.quantize_frame(q, rows, stride, count, first, norms, pending);
+      for (int k = 0; options_.keeps && k < count; ++k) {
+        shared_.norms[size_t(id)][size_t(pixels.which[k])] = norms[k];
+        state_[layer.pending + size_t(pixels.which[k])] = pending[k];
       }
       return;
     }
-    uint8_t* first[kMostRows];
-    for (int k = 0; k < count; ++k) {
-      first[k] = place(layer, t, spots[k]);
-      // scattered rows: all on their way before the first is needed
+    // scattered rows: all on their way before the first is needed
+    for (int k = 0; k < count; ++k)
       for (int at = 0; at < layer.stride; at += 64) __builtin_prefetch(first[k] + at, 1);
-    }
     Decision decisions[kMostRows];
     if (options_.refresh) {
       kernels_.refresh(q, rows, stride, count, first, decisions);
@@ -263,20 +293,22 @@ class Frame::Worker {
       const float* against[kMostRows];
       const bool tracks = options_.reference == Reference::tracking;
       for (int k = 0; !tracks && k < count; ++k)
-        against[k] = floats(t, base(t) + size_t(spots[k].p) * t.row_bytes(),
+        against[k] = floats(t, base(t) + size_t(pixels.which[k]) * t.row_bytes(),
                             own_.against.data() + size_t(k) * t.c);
       kernels_.quantize_residual(q, policies_[size_t(id)], rows, stride, count,
                                  tracks ? nullptr : against, first, layer.plane_bytes,
                                  own_.delta.data(), decisions);
     }
-    for (int k = 0; k < count; ++k) note(id, spots[k], decisions[k]);
+    for (const Run& run : pixels)
+      for (int i = 0; i < run.count; ++i)
+        note(id, run.p + i, run.line, decisions[run.first + i]);
   }
 
   // Remembers what became of a pixel of a layer's input.
-  void note(int id, const Spot& spot, const Decision& d) {
+  void note(int id, int pixel, int line, const Decision& d) {
     const Layer& layer = program_.layers_[size_t(id)];
     LayerStats& stats = own_.stats[size_t(id)];
-    const size_t p = size_t(spot.p);
+    const size_t p = size_t(pixel);
     ++stats.counts[d.index];
     stats.clipped += d.clipped;
     state_[layer.pending + p] = uint8_t(d.pending * kPending | d.stale * kStale);
@@ -288,12 +320,13 @@ class Frame::Worker {
     ++stats.active_in;
     Map& map = shared_.active[size_t(id)];
     map.bytes[p] = 1;
-    map.rows[size_t(spot.line)] = 1;
+    map.rows[size_t(line)] = 1;
   }
 
   // Post-operations [from, to) on rows of pixels; `stride` floats from one to the next.
-  void post(const Step& s, int from, int to, const int32_t* pixels, int count, float* rows,
-            int stride, int channels) {
+  void post(const Step& s, int from, int to, const Pixels& pixels, float* rows, int stride,
+            int channels) {
+    const int count = pixels.count;
     for (int i = from; i < to; ++i) {
       const PostOp& op = s.post[size_t(i)];
       switch (op.kind) {
@@ -314,7 +347,7 @@ class Frame::Worker {
           const bool half = program_.tensors_[size_t(op.tensor)].half;
           for (int k = 0; k < count; ++k) {
             float* x = rows + size_t(k) * stride;
-            const uint8_t* y = stored(op.tensor, pixels[k]);
+            const uint8_t* y = stored(op.tensor, pixels.which[k]);
             if (half) kernels_.add_half(x, reinterpret_cast<const uint16_t*>(y), channels);
             else kernels_.add(x, reinterpret_cast<const float*>(y), channels);
           }
@@ -493,15 +526,18 @@ class Frame::Worker {
       choose(0, everywhere_, first, count, which);
       for (int k = 0; k < count; ++k)
         compute(s, t, which[k], own_.rows.data() + size_t(k) * stride);
-      finish_rows(s, 0, which, count, own_.rows.data(), stride, t.c);
+      finish_rows(s, 0, {t, which, count}, own_.rows.data(), stride, t.c);
     });
   }
 
-  // half, additions of halves, relu or not, half: the end of a residual block, in one pass.
+  // half, additions of halves, relu or not, half: the end of a residual block, in one pass. Or
+  // half alone.
   bool joins(const Step& s, int from, bool with_raw) const {
     const int n = int(s.post.size());
     const Tensor& t = program_.tensors_[size_t(s.out)];
-    if (!t.half || n - from < 3 || s.post[size_t(from)].kind != Post::half) return false;
+    if (!t.half || n == from || s.post[size_t(from)].kind != Post::half) return false;
+    if (n - from == 1) return !with_raw;
+    if (n - from < 3) return false;
     if (s.post[size_t(n - 1)].kind != Post::half) return false;
     if (with_raw && (s.raw_post != from + 1 || !program_.tensors_[size_t(s.raw)].half)) return false;
     int adds = 0;
@@ -521,8 +557,10 @@ class Frame::Worker {
     return t.read ? shared_.current[size_t(tensor)].data() : nullptr;
   }
 
-  void join(const Step& s, int from, bool with_raw, const int32_t* which, int count, float* rows,
-            int stride, int channels) {
+  void join(const Step& s, int from, bool with_raw, const Pixels& pixels, float* rows, int stride,
+            int channels) {
+    const int32_t* which = pixels.which;
+    const int count = pixels.count;
     uint16_t *raws[kMostRows], *outs[kMostRows];
     const uint16_t* others[kMostJoined * kMostRows];
     const size_t bytes = size_t(channels) * 2;
@@ -551,14 +589,14 @@ class Frame::Worker {
     const bool early = options_.reference != Reference::previous || options_.anchor;
     uint16_t* const* out = point(early ? s.out : -1, outs);
     kernels_.join({rows, stride, count, channels, raw, others, n, relu, out});
-    emit(s.out, which, count, rows, stride, out != nullptr);
+    emit(s.out, pixels, rows, stride, out != nullptr);
   }
 
-  void finish_rows(const Step& s, int from, const int32_t* which, int count, float* rows,
-                   int stride, int channels) {
-    if (joins(s, from, false)) return join(s, from, false, which, count, rows, stride, channels);
-    post(s, from, int(s.post.size()), which, count, rows, stride, channels);
-    emit(s.out, which, count, rows, stride);
+  void finish_rows(const Step& s, int from, const Pixels& pixels, float* rows, int stride,
+                   int channels) {
+    if (joins(s, from, false)) return join(s, from, false, pixels, rows, stride, channels);
+    post(s, from, int(s.post.size()), pixels, rows, stride, channels);
+    emit(s.out, pixels, rows, stride);
   }
 
   void choose(int which, bool all, int first, int count, int32_t* to) const {
@@ -711,7 +749,7 @@ class Frame::Worker {
     const Layer& layer = program_.layers_[size_t(id)];
     const float* channels[4];
     for (int c = 0; c < t.c; ++c) channels[c] = source + c * from.strides[1];
-    uint8_t* codes = place(layer, t, {line * t.w, line, 0});
+    uint8_t* codes = place(layer, t, {0, t.w, line * t.w, line, 0});
     if (options_.anchor) {
       own_.rows.resize(std::max(own_.rows.size(), size_t(t.w)));
       own_.line.resize(size_t(t.w));
@@ -731,7 +769,7 @@ class Frame::Worker {
             : kernels_.thin_quantize(layer.quantizers, policies_[size_t(id)], channels, t.w, codes,
                                      marks, own_.decisions.data());
     for (int i = 0; i < listed; ++i)
-      note(id, {line * t.w + own_.decisions[size_t(i)].pixel, line, 0},
+      note(id, line * t.w + own_.decisions[size_t(i)].pixel, line,
            own_.decisions[size_t(i)].decision);
   }
 
@@ -752,12 +790,12 @@ class Frame::Worker {
         if (t.read && !options_.anchor && same(t, p, x)) stays[still++] = p;
         else which[moved++] = p;
       }
-      emit(s.out, which, moved, own_.rows.data(), stride);
+      emit(s.out, {t, which, moved}, own_.rows.data(), stride);
       for (int k = 0; k < still; ++k) {
-        const Spot spot{stays[k], line, stays[k] - line * t.w};
+        const Pixels one(t, stays + k, 1);
         for (int id : t.sinks)
-          quantize(id, t, &spot, 1,
-                   reinterpret_cast<const float*>(base(t)) + size_t(stays[k]) * t.c, t.c);
+          quantize(id, t, one, reinterpret_cast<const float*>(base(t)) + size_t(stays[k]) * t.c,
+                   t.c);
       }
     }
   }
@@ -814,9 +852,9 @@ class Frame::Worker {
               choose(0, dense, first, count, which);
               convolve(s, layer, t, layer.phases[0], which, count, stride);
             });
-    } else if (dense && layer.tiled && s.raw < 0 && s.post.empty()) {
+    } else if (dense && layer.tiled && s.raw < 0 && layer.phases[0].out_x <= kMostRows) {
       const int cells = pixels / int(layer.phases.size());
-      share(index, 0, cells, kCells,
+      share(index, 0, cells, kMostRows / layer.phases[0].out_x,
             [&](int first, int count) { convolve_cells(s, layer, t, first, count); });
     } else {
       const int columns = layer.phases[0].out_x;
@@ -840,7 +878,7 @@ class Frame::Worker {
         const float* v = floats(raw, base(raw) + size_t(which[k]) * raw.row_bytes(), to);
         if (v != to) std::memcpy(to, v, size_t(t.c) * sizeof(float));
       }
-      finish_rows(s, s.raw_post, which, count, own_.rows.data(), stride, t.c);
+      finish_rows(s, s.raw_post, {t, which, count}, own_.rows.data(), stride, t.c);
     });
   }
 
@@ -848,13 +886,11 @@ class Frame::Worker {
   // of place (y, x) are from the result's entry y·out_x + x on, up to the next one's.
   const int32_t* by_phase(const Phase& f, const Tensor& t, const int32_t* which, int count,
                           int32_t* sorted) {
-    Spot spots[kPiece];
     int32_t cells[kPiece];
-    locate(t, which, count, spots);
     std::vector<int32_t>& ends = own_.ends;
     ends.assign(size_t(f.out_y) * f.out_x + 1, 0);
     for (int k = 0; k < count; ++k) {
-      cells[k] = spots[k].line % t.h % f.out_y * f.out_x + spots[k].x % f.out_x;
+      cells[k] = which[k] / t.w % t.h % f.out_y * f.out_x + which[k] % t.w % f.out_x;
       ++ends[size_t(cells[k]) + 1];
     }
     for (size_t i = 1; i < ends.size(); ++i) ends[i] += ends[i - 1];
@@ -865,43 +901,44 @@ class Frame::Worker {
   }
 
   // All outputs of input pixels [first, first + count) of a transposed convolution whose windows
-  // lie side by side: what they read is multiplied once, with the weights of all phases.
+  // lie side by side, a line of outputs after the other.
   void convolve_cells(const Step& s, const Layer& layer, const Tensor& t, int first, int count) {
-    const int phases = int(layer.phases.size()), width = int(round_up(size_t(t.c), kLanes));
-    const int stride = phases * width + kLanes, columns = t.w / layer.phases[0].out_x;
-    const int area = t.h / layer.phases[0].out_y * columns;
-    own_.rows.resize(std::max(own_.rows.size(), size_t(kCells + kSpare) * stride));
+    const Phase& any = layer.phases[0];
+    const int width = int(round_up(size_t(t.c), kLanes)), stride = any.out_x * width;
+    const int columns = t.w / any.out_x, area = t.h / any.out_y * columns;
+    own_.rows.resize(std::max(own_.rows.size(), size_t(count + kSpare) * size_t(stride)));
     float* rows = own_.rows.data();
-    const uint8_t* base[kCells + kSpare];
-    int32_t corner[kCells];  // the first output of each
+    const uint8_t* start[kMostRows];
+    int32_t corner[kMostRows];  // the first output of each
     for (int k = 0; k < count; ++k) {
       const int n = (first + k) / area, y = (first + k) % area / columns, x = (first + k) % columns;
-      const Phase& f = layer.phases[0];
-      base[k] = state_ + layer.codes +
-                ((size_t(n) * layer.padded_h + size_t(y) * f.in_y) * layer.padded_w +
-                 size_t(x) * f.in_x) *
-                    layer.stride;
-      corner[k] = (n * t.h + y * f.out_y) * t.w + x * f.out_x;
+      start[k] = state_ + layer.codes +
+                 ((size_t(n) * layer.padded_h + size_t(y) * any.in_y) * layer.padded_w +
+                  size_t(x) * any.in_x) *
+                     layer.stride;
+      corner[k] = (n * t.h + y * any.out_y) * t.w + x * any.out_x;
     }
-    for (int k = count; k < count + kSpare; ++k) base[k] = base[count - 1];
-    const double start = now();
+    const std::vector<Segment>& segments = any.segments[0];
     const int last = options_.anchor ? 0 : layer.quantizers.n_planes - 1;
-    for (int plane = 0; plane <= last; ++plane) {
-      own_.blocks.clear();
-      for (int i = 0; i < phases; ++i)
-        for (const Block& b : layer.phases[size_t(i)].blocks[size_t(plane)])
-          own_.blocks.push_back(as_given(b, plane, i * width));
-      const std::vector<Segment>& segments = layer.phases[0].segments[0];
-      kernels_.gemm({base, count, segments.data(), int(segments.size()), own_.blocks.data(),
-                     int(own_.blocks.size()), rows, stride, plane > 0, false});
-      for (int k = 0; k < count + kSpare; ++k) base[k] += layer.plane_bytes;
-    }
-    product_ += now() - start;
-    for (int i = 0; i < phases; ++i) {
-      const Phase& f = layer.phases[size_t(i)];
-      int32_t which[kCells];
-      for (int k = 0; k < count; ++k) which[k] = corner[k] + f.first_y * t.w + f.first_x;
-      finish_rows(s, 0, which, count, rows + i * width, stride, t.c);
+    for (int line = 0; line < any.out_y; ++line) {
+      const double began = now();
+      for (int plane = 0; plane <= last; ++plane) {
+        const uint8_t* base[kMostRows + kSpare];
+        for (int k = 0; k < count + kSpare; ++k)
+          base[k] = start[std::min(k, count - 1)] + size_t(plane) * layer.plane_bytes;
+        own_.blocks.clear();
+        for (const Phase& f : layer.phases)
+          for (const Block& b : f.blocks[size_t(plane)])
+            if (f.first_y == line) own_.blocks.push_back(as_given(b, plane, f.first_x * width));
+        kernels_.gemm({base, count, segments.data(), int(segments.size()), own_.blocks.data(),
+                       int(own_.blocks.size()), rows, stride, plane > 0, false});
+      }
+      product_ += now() - began;
+      int32_t which[kMostRows];
+      for (int k = 0; k < count; ++k)
+        for (int x = 0; x < any.out_x; ++x)
+          which[k * any.out_x + x] = corner[k] + line * t.w + x;
+      finish_rows(s, 0, {t, which, count * any.out_x}, rows, width, t.c);
     }
   }
 
@@ -920,16 +957,18 @@ class Frame::Worker {
                 const int32_t* which, int count, int stride) {
     const uint8_t* base[64];
     float* rows = own_.rows.data();
-    Spot spots[kMostRows];
-    locate(t, which, count, spots);
-    for (int k = 0; k < count; ++k) {
-      const int n = t.n == 1 ? 0 : spots[k].line / t.h;
-      int y = spots[k].line - n * t.h, x = spots[k].x;
-      if (f.out_y > 1 || f.out_x > 1) y /= f.out_y, x /= f.out_x;
-      base[k] = state_ + layer.codes +
-                ((size_t(n) * layer.padded_h + size_t(y) * f.in_y) * layer.padded_w +
-                 size_t(x) * f.in_x) *
-                    layer.stride;
+    const Pixels pixels(t, which, count);
+    for (const Run& run : pixels) {
+      const int n = t.n == 1 ? 0 : run.line / t.h, y = (run.line - n * t.h) / f.out_y;
+      const uint8_t* line =
+          state_ + layer.codes +
+          (size_t(n) * layer.padded_h + size_t(y) * f.in_y) * layer.padded_w * layer.stride;
+      const ptrdiff_t step = ptrdiff_t(f.in_x) * layer.stride;
+      const uint8_t** to = base + run.first;
+      if (f.out_x == 1)
+        for (int i = 0; i < run.count; ++i) to[i] = line + (run.x + i) * step;
+      else
+        for (int i = 0; i < run.count; ++i) to[i] = line + (run.x + i) / f.out_x * step;
     }
     for (int k = count; k < count + kSpare && k < 64; ++k) base[k] = base[count - 1];
     const double start = now();
@@ -954,11 +993,11 @@ class Frame::Worker {
       for (int k = count; k < count + kSpare && k < 64; ++k) base[k] = base[count - 1];
     }
     product_ += now() - start;
-    if (s.raw < 0) return finish_rows(s, relu, which, count, rows, stride, t.c);
-    if (joins(s, 0, true)) return join(s, 0, true, which, count, rows, stride, t.c);
-    post(s, relu, s.raw_post, which, count, rows, stride, t.c);
-    keep(s.raw, which, count, rows, stride);
-    finish_rows(s, s.raw_post, which, count, rows, stride, t.c);
+    if (s.raw < 0) return finish_rows(s, relu, pixels, rows, stride, t.c);
+    if (joins(s, 0, true)) return join(s, 0, true, pixels, rows, stride, t.c);
+    post(s, relu, s.raw_post, pixels, rows, stride, t.c);
+    keep(s.raw, pixels, rows, stride);
+    finish_rows(s, s.raw_post, pixels, rows, stride, t.c);
   }
 
   // One plane's product; blocks of the same channels of codes go together.
@@ -1083,9 +1122,7 @@ std::vector<LayerStats> Frame::finish() {
     if (!options_.keeps) return total;
     float* norms = reinterpret_cast<float*>(state_ + p.norms_);
     for (size_t i = 0; i < p.layers_.size(); ++i) {
-      double sum = 0;
-      for (float norm : s.norms[i]) sum += double(norm);
-      norms[i] = float(sum / double(s.norms[i].size()));
+      norms[i] = float(sum_of(s.norms[i]) / double(s.norms[i].size()));
     }
     return total;
   }

@@ -99,7 +99,8 @@ struct ThinDecision {
   Decision decision;
 };
 
-// What an addition is made of: out = half(relu(half(x) + other + …)), row by row.
+// What an addition is made of: out = half(relu(half(x) + other + …)), row by row; without others,
+// a rounding.
 struct Join {
   float* x;  // [count] rows; holds the result
   ptrdiff_t stride;
@@ -150,6 +151,11 @@ struct Kernels {
   void (*add_half)(float* x, const uint16_t* y, int n);
 
   void (*join)(const Join&);
+
+  // Rows of channels to pictures that lie `plane` floats apart: out[c·plane + i] = rows[i·stride + c].
+  // Rows are read up to a multiple of 16 channels.
+  void (*spread)(float* out, ptrdiff_t plane, const float* rows, ptrdiff_t stride, int count,
+                 int channels);
 
   void (*relu)(float* x, int n);
   void (*clamp)(float* x, int n, float low, float high);

@@ -851,45 +851,54 @@ struct Entry {
 
 // ---------------------------------------------------------------- quantization of rows
 
-void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int count,
-                    uint8_t* const* codes, float* norms, uint8_t* pending) {
+// Rows go in groups of four, whose norms share their horizontal sums and whose latencies overlap.
+constexpr int kGroup = 4;
+
+template <bool Plain>
+void quantize_groups(const Quantizers& q, const float* x, ptrdiff_t stride, int count,
+                     uint8_t* const* codes, float* norms, uint8_t* pending) {
   const Lanes inverse = all(q.frame_inverse), low = all(q.frame_low), high = all(q.frame_high);
   const Lanes step = all(q.frame_step), quiet = all(q.quiet * q.frame_inverse * kNearly);
-  // where nothing is quiet below half a step, only what was clamped is loud
-  const bool plain = q.frame_step == 1.0f && q.quiet * q.frame_inverse >= 0.49f;
-  Lanes squares[4];
-  float roots[4];
-  for (int r = 0; r < count; ++r, x += stride) {
-    Lanes& mine = squares[r & 3];
-    mine = all(0.0f);
-    Mask loud = 0;
-    by_lanes(q.channels, [&](int c, auto n) __attribute__((always_inline)) {
-      const Lanes v = load(x + c, n);
-      const Lanes steps = times(v, inverse), inside = between(steps, low, high);
-      mine = plus(mine, times(v, v));
-      if (plain) {
-        loud = either(loud, differ(steps, inside));
-        store_steps(codes[r] + c, inside, n);
-      } else {
-        const Lanes code = rounded(inside);
-        loud = either(loud, above(size(minus(steps, code)), quiet));
-        store_codes(codes[r] + c, times(code, step), n);
+  const int channels = q.channels;
+  for (int first = 0; first < count; first += kGroup) {
+    const int some = count - first < kGroup ? count - first : kGroup;
+    Lanes squares[kGroup];
+    Mask loud[kGroup];
+    const float* rows[kGroup];
+    uint8_t* to[kGroup];
+    for (int i = 0; i < kGroup; ++i) {
+      const int r = first + (i < some ? i : some - 1);
+      squares[i] = all(0.0f), loud[i] = 0, rows[i] = x + r * stride, to[i] = codes[r];
+    }
+    by_lanes(channels, [&](int c, auto n) __attribute__((always_inline)) {
+      for (int i = 0; i < kGroup; ++i) {
+        const Lanes v = load(rows[i] + c, n), steps = times(v, inverse);
+        const Lanes inside = between(steps, low, high);
+        squares[i] = plus(squares[i], times(v, v));
+        if constexpr (Plain) {
+          loud[i] = either(loud[i], differ(steps, inside));
+          store_steps(to[i] + c, inside, n);
+        } else {
+          const Lanes code = rounded(inside);
+          loud[i] = either(loud[i], above(size(minus(steps, code)), quiet));
+          store_codes(to[i] + c, times(code, step), n);
+        }
       }
     });
-    pending[r] = loud != 0;
-    if ((r & 3) == 3) {
-      norms4(squares, norms + r - 3);
-    } else if (r == count - 1) {
-      for (int i = (r & 3) + 1; i < 4; ++i) squares[i] = mine;
-      norms4(squares, roots);
-      memcpy(norms + (r & ~3), roots, size_t((r & 3) + 1) * sizeof(float));
-    }
+    float roots[kGroup];
+    norms4(squares, roots);
+    memcpy(norms + first, roots, size_t(some) * sizeof(float));
+    for (int i = 0; i < some; ++i) pending[first + i] = loud[i] != 0;
   }
 }
 
-// Rows are judged in groups of four, whose norms share their horizontal sums and whose latencies
-// overlap.
-constexpr int kGroup = 4;
+void quantize_frame(const Quantizers& q, const float* x, ptrdiff_t stride, int count,
+                    uint8_t* const* codes, float* norms, uint8_t* pending) {
+  // where nothing is quiet below half a step, only what was clamped is loud
+  const bool plain = q.frame_step == 1.0f && q.quiet * q.frame_inverse >= 0.49f;
+  (plain ? quantize_groups<true> : quantize_groups<false>)(q, x, stride, count, codes, norms,
+                                                           pending);
+}
 
 // One row of a group on its way through the policy.
 struct Judged {
@@ -1441,6 +1450,55 @@ void join(const Join& j) {
 
 // ---------------------------------------------------------------- rows of floats
 
+#if defined(__AVX512VNNI__)
+
+// Rows of sixteen become columns.
+inline void transpose(__m512 (&r)[16]) {
+  __m512 t[16];
+  for (int i = 0; i < 16; i += 4) {
+    const __m512 a = _mm512_unpacklo_ps(r[i], r[i + 1]), b = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    const __m512 c = _mm512_unpacklo_ps(r[i + 2], r[i + 3]);
+    const __m512 d = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
+    t[i] = _mm512_shuffle_ps(a, c, 0x44), t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+    t[i + 2] = _mm512_shuffle_ps(b, d, 0x44), t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+  }
+  // t[4g + j] has, in each of its quarters q, the rows 4g … 4g + 3 of column 4q + j
+  for (int j = 0; j < 4; ++j) {
+    const __m512 a = _mm512_shuffle_f32x4(t[j], t[4 + j], 0x88);
+    const __m512 b = _mm512_shuffle_f32x4(t[8 + j], t[12 + j], 0x88);
+    const __m512 c = _mm512_shuffle_f32x4(t[j], t[4 + j], 0xdd);
+    const __m512 d = _mm512_shuffle_f32x4(t[8 + j], t[12 + j], 0xdd);
+    r[j] = _mm512_shuffle_f32x4(a, b, 0x88), r[4 + j] = _mm512_shuffle_f32x4(c, d, 0x88);
+    r[8 + j] = _mm512_shuffle_f32x4(a, b, 0xdd), r[12 + j] = _mm512_shuffle_f32x4(c, d, 0xdd);
+  }
+}
+
+void spread(float* out, ptrdiff_t plane, const float* rows, ptrdiff_t stride, int count,
+            int channels) {
+  for (int first = 0; first < count; first += 16) {
+    const int some = count - first < 16 ? count - first : 16;
+    for (int c = 0; c < channels; c += 16) {
+      const float* from = rows + first * stride + c;
+      __m512 r[16];
+      for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(from + (i < some ? i : 0) * stride);
+      transpose(r);
+      const int n = channels - c < 16 ? channels - c : 16;
+      float* to = out + c * plane + first;
+      for (int k = 0; k < n; ++k, to += plane) _mm512_mask_storeu_ps(to, first_lanes(some), r[k]);
+    }
+  }
+}
+
+#else
+
+void spread(float* out, ptrdiff_t plane, const float* rows, ptrdiff_t stride, int count,
+            int channels) {
+  for (int c = 0; c < channels; ++c, out += plane)
+    for (int i = 0; i < count; ++i) out[i] = rows[i * stride + c];
+}
+
+#endif
+
 void relu(float* x, int n) {
 #pragma omp simd
   for (int i = 0; i < n; ++i) x[i] = x[i] > 0.0f ? x[i] : 0.0f;
@@ -1555,7 +1613,7 @@ const Kernels kTable = {
     RESQ_NAME(RESQ_ISA), tile, packed_bytes, pack, gemm, depthwise, quantize_frame,
     quantize_residual, refresh, thin_frame,
     thin_quantize, thin_refresh, round_half, store_half, load_half,
-    add_half, join, relu, clamp, add, affine, blend, blend_half,
+    add_half, join, spread, relu, clamp, add, affine, blend, blend_half,
     maximum, stretch, contend, divide, merge, merge_every, merge_bits, compress,
 };
 
