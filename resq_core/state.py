@@ -89,7 +89,9 @@ class StreamState:
         output: the last output, a tensor or a nest of tensors, where frames repeat it.
         residuals: of residual frames, which a busy picture makes dearer than keyframes.
         refreshes: of keyframes made of what differs, which a busy picture makes dearer as well.
-        given_up: residual frames in a row that were given up for a keyframe.
+        busy: residual frames in a row that changed nearly everything, or were given up for that.
+        most: the share of active pixels in its input beyond which a residual frame is given up, as
+            learned from busy ones; None before any.
     """
 
     memory: Memory | None = None
@@ -98,7 +100,8 @@ class StreamState:
     output: Any = None
     residuals: Backoff = field(default_factory=Backoff)
     refreshes: Backoff = field(default_factory=Backoff)
-    given_up: int = 0
+    busy: int = 0
+    most: float | None = None
 
     def clear(self) -> None:
         """Forget everything; the next frame becomes an anchor."""
@@ -106,7 +109,8 @@ class StreamState:
         self.input_shapes = ()
         self.since_anchor = 0
         self.output = None
-        self.residuals, self.refreshes, self.given_up = Backoff(), Backoff(), 0
+        self.residuals, self.refreshes = Backoff(), Backoff()
+        self.busy, self.most = 0, None
 
     @property
     def nbytes(self) -> int:

@@ -26,6 +26,7 @@ MAX_PERIOD = 1_000_000
 _REFRESH_PAYS = 0.75  # active share up to which a keyframe made of what differs costs less
 _MOST_WITHOUT_REFRESH = 16  # keyframes
 _MOST_BUSY = 32  # keyframes in a row
+_TRIED_AGAIN = 1.1  # what each frame given up moves the learned share by
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,13 @@ class StreamOptions:
         period: T, frames from one keyframe to the next, 1 to `MAX_PERIOD`.
         reference: what a residual is taken against.
         policy: form, threshold, and factors on it by layer.
-        max_active: a residual frame that finds a larger share of its input's pixels active than
-            this becomes a keyframe. The second such frame in a row, or one with a larger share
-            of active outputs, is followed by a keyframe, and each one more in a row by twice as
-            many, up to 32; 0 to 1, and 1 never. On a clock a residual frame of a picture that
-            changes everywhere costs more than a keyframe; in bit operations it still costs less.
+        max_active: a residual frame with a larger share of active outputs than this, or of
+            active pixels in its input, is busy; 0 to 1, and 1 never. The latter becomes a
+            keyframe at once; so does, after one with too many outputs, another whose input
+            changes about as much. The second busy frame in a row is followed by a keyframe, and
+            each one more by twice as many, up to 32. On a clock a residual frame of a picture
+            that changes everywhere costs more than a keyframe; in bit operations it still costs
+            less.
 
     Raises:
         OptionError: the message names the option and what was expected.
@@ -239,7 +242,7 @@ class Stream:
             self._state.clear()  # half a frame is in it; the next frame starts afresh
             raise
         active = weighted_mean(run.layers, "active_fraction")
-        self._note_activity(active, run.refreshed, reason is not None, gave_up)
+        self._note_activity(run, active, reason is not None, gave_up)
         state = self._state
         state.since_anchor = 1 if reason is not None else state.since_anchor + 1
         state.input_shapes = tuple(tuple(t.shape) for t in inputs)
@@ -258,22 +261,29 @@ class Stream:
             return "busy"
         return "period" if self._period_ends else None
 
-    def _note_activity(
-        self, active: float, refreshed: bool, is_anchor: bool, gave_up: bool
-    ) -> None:
+    def _note_activity(self, run: FrameRun, active: float, is_anchor: bool, gave_up: bool) -> None:
         """Remember whether what this frame was made as, or was to be, has paid."""
-        state = self._state
-        if refreshed:
+        state, most = self._state, self._options.max_active
+        if run.refreshed:
             state.refreshes.note(active <= _REFRESH_PAYS, _MOST_WITHOUT_REFRESH)
-        if gave_up:  # once, a video's own keyframe, say: the next frame may be quiet
-            state.given_up += 1
-            if state.given_up > 1:
-                state.residuals.note(False, _MOST_BUSY)
+        if gave_up:
+            if state.most is not None:  # what is never tried is never learned
+                state.most *= _TRIED_AGAIN
         elif is_anchor:
             state.residuals.waits()
-        elif not self._precision.is_hold:
-            state.given_up = 0
-            state.residuals.note(active <= self._options.max_active, _MOST_BUSY)
+            return
+        elif self._precision.is_hold:
+            return
+        elif active <= most:
+            state.busy = 0
+            state.residuals.note(True, _MOST_BUSY)
+            return
+        else:
+            inputs = run.layers[0].input_active_fraction
+            state.most = inputs * most / active
+        state.busy += 1
+        if state.busy > 1:  # one alone may be a video's own keyframe, and the next frame quiet
+            state.residuals.note(False, _MOST_BUSY)
 
     def _run(self, inputs: Sequence[Tensor], is_anchor: bool, bit_map: bool) -> FrameRun:
         state, options = self._state, self._options
@@ -285,8 +295,11 @@ class Stream:
             return run
         if self._precision.is_hold:
             return self._runtime.run_nothing(inputs, _copy(state.output), bit_map)
+        most = options.max_active
+        if state.most is not None:
+            most = min(most, state.most)
         return self._runtime.run_residual(
-            inputs, state, options.reference, options.policy, bit_map, options.max_active
+            inputs, state, options.reference, options.policy, bit_map, most
         )
 
     def _run_anchor(self, inputs: Sequence[Tensor], refresh: bool, bit_map: bool) -> FrameRun:

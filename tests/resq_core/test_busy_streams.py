@@ -50,12 +50,26 @@ def test_busy_frames_are_followed_by_keyframes_until_the_picture_rests(
     stream = model.stream(max_active=0.8)
     results = [stream.step(dotted(i)) for i in range(8)]
     reasons = [result.reason for result in results]
-    assert reasons == ["first_frame", None, "busy", None, "busy", "busy", None, "busy"]
+    assert reasons == ["first_frame", None, *["busy"] * 6]
     assert all(result.active_fraction > 0.8 for result in results)
     assert stream.anchor_due
     still = dotted(7)
     rest = [stream.step(still).reason for _ in range(8)]
-    assert rest == ["busy", "busy", "busy", None, None, None, None, None]
+    assert rest == [*["busy"] * 4, *[None] * 4]
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_a_frame_like_one_that_was_busy_is_a_keyframe_at_once(backend: str) -> None:
+    """A ninth of the input changes every third time: fewer than 0.8, yet every output does."""
+    model = resq_core.quantize(seeded(Plain), "W8A8->W8A{0,4,8}", period=100, backend=backend)
+    model.calibrate([moving_clip(8, 1), moving_clip(8, 2)], also=["W8A8"], samples=8)
+    stream = model.stream(max_active=0.8)
+    reasons = [stream.step(dotted(i // 3)).reason for i in range(24)]
+    assert reasons[:3] == ["first_frame", None, None]
+    assert reasons[3:6] == [None, None, None], "once, and no keyframe follows: the picture rests"
+    later = [reasons[i : i + 3] for i in range(6, 24, 3)]
+    at_once, tried = ["busy", None, None], [None, None, None]
+    assert later == [at_once, at_once, at_once, tried, at_once, at_once], "tried again at times"
 
 
 @pytest.mark.parametrize("reference", ["keyframe", "previous", "tracking"])
