@@ -26,7 +26,7 @@ MAX_PERIOD = 1_000_000
 _REFRESH_PAYS = 0.75  # active share up to which a keyframe made of what differs costs less
 _MOST_WITHOUT_REFRESH = 16  # keyframes
 _MOST_BUSY = 32  # keyframes in a row
-_TRIED_AGAIN = 1.1  # what each frame given up moves the learned share by
+_TRIED_AGAIN = 1.02  # what each frame given up moves the learned share by
 
 
 @dataclass(frozen=True, slots=True)

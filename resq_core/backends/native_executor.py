@@ -202,9 +202,7 @@ class NativeExecutor:
         size = self._plan.program.state_bytes(_REFERENCES[reference])
         memory = state.memory
         if not isinstance(memory, _NativeMemory) or memory.block.numel() != size:
-            whole = torch.full((size + _ALIGNMENT,), _ZERO_CODE, dtype=torch.uint8)
-            start = -whole.data_ptr() % _ALIGNMENT
-            memory = state.memory = _NativeMemory(whole[start : start + size])
+            memory = state.memory = _NativeMemory(_block(size))
         return memory
 
     def _frame(
@@ -318,6 +316,18 @@ class NativeExecutor:
             stats[:, _CLIPPED] / k.elements,
             stats[:, _ACTIVE_IN] / k.pixels,
         )
+
+
+def _block(size: int) -> Tensor:
+    """Zero codes, uint8 [size].
+
+    Memory is numpy's, which asks for large pages: a stream's first keyframe touches all of it, and
+    would meet a fault for every small one.
+    """
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    room.fill(_ZERO_CODE)  # torch's threads would go on spinning
+    start = -room.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(room)[start : start + size]
 
 
 class _Constants:

@@ -64,12 +64,12 @@ def test_a_frame_like_one_that_was_busy_is_a_keyframe_at_once(backend: str) -> N
     model = resq_core.quantize(seeded(Plain), "W8A8->W8A{0,4,8}", period=100, backend=backend)
     model.calibrate([moving_clip(8, 1), moving_clip(8, 2)], also=["W8A8"], samples=8)
     stream = model.stream(max_active=0.8)
-    reasons = [stream.step(dotted(i // 3)).reason for i in range(24)]
+    reasons = [stream.step(dotted(i // 3)).reason for i in range(54)]
     assert reasons[:3] == ["first_frame", None, None]
     assert reasons[3:6] == [None, None, None], "once, and no keyframe follows: the picture rests"
-    later = [reasons[i : i + 3] for i in range(6, 24, 3)]
+    later = [reasons[i : i + 3] for i in range(6, 54, 3)]
     at_once, tried = ["busy", None, None], [None, None, None]
-    assert later == [at_once, at_once, at_once, tried, at_once, at_once], "tried again at times"
+    assert later == [at_once] * 12 + [tried] + [at_once] * 3, "tried again at times"
 
 
 @pytest.mark.parametrize("reference", ["keyframe", "previous", "tracking"])
