@@ -69,7 +69,9 @@ def test_a_frame_like_one_that_was_busy_is_a_keyframe_at_once(backend: str) -> N
     assert reasons[3:6] == [None, None, None], "once, and no keyframe follows: the picture rests"
     later = [reasons[i : i + 3] for i in range(6, 54, 3)]
     at_once, tried = ["busy", None, None], [None, None, None]
-    assert later == [at_once] * 12 + [tried] + [at_once] * 3, "tried again at times"
+    assert later[:6] == [at_once] * 6
+    assert later[6:].count(tried) == 1, "tried again at times"
+    assert later[6:].count(at_once) == 9
 
 
 @pytest.mark.parametrize("reference", ["keyframe", "previous", "tracking"])
