@@ -44,9 +44,9 @@ def train_objects(
         int, typer.Option(help="Channels of STM's first convolution, of 64 published.")
     ] = 16,
     start: Start = None,
-    size: Annotated[int, typer.Option(help="Side of the square frames, a multiple of 16.")] = 224,
-    steps: Steps = 8000,
-    batch: Annotated[int, typer.Option(help="Scenes at a time.")] = 4,
+    size: Annotated[int, typer.Option(help="Side of the square frames, a multiple of 16.")] = 160,
+    steps: Steps = 4000,
+    batch: Annotated[int, typer.Option(help="Scenes at a time.")] = 6,
     rate: Rate = 1e-3,
     seed: Annotated[int, typer.Option(help="Of weights and scenes.")] = 0,
     as_json: Json = False,
