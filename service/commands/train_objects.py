@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from resq_core.errors import OptionError
 from service.commands.shared import (
     Json,
     Rate,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["train_objects"]
 
-_LENGTH = 3  # frames of a scene
 _EXAMINED = 64  # scenes, drawn anew
 _MATCHING = 2.0  # weight of its error
 _OTHER_SCENES = 1 << 32  # added to the seed
@@ -45,6 +45,9 @@ def train_objects(
     ] = 16,
     start: Start = None,
     size: Annotated[int, typer.Option(help="Side of the square frames, a multiple of 16.")] = 160,
+    frames: Annotated[
+        int, typer.Option(help="Of a scene, 2 at least; those before the last are remembered.")
+    ] = 3,
     steps: Steps = 4000,
     batch: Annotated[int, typer.Option(help="Scenes at a time.")] = 6,
     rate: Rate = 1e-3,
@@ -63,6 +66,8 @@ def train_objects(
     from service.commands.learning import check_options, pictures_of, train_in_float
 
     check_options(out, batch)
+    if frames < 2:
+        raise OptionError(f"--frames is {frames}; expected 2 at least, one to remember")
     torch.manual_seed(seed)
     if start is not None:
         width = models.options_in(start, "stm").get("width", width)
@@ -75,12 +80,12 @@ def train_objects(
         best, losses = train_in_float(
             ObjectNetwork(network),
             _loss,
-            lambda generator: source.batch(batch, _LENGTH, generator),
+            lambda generator: source.batch(batch, frames, generator),
             out,
             (steps, rate, seed),
             bar,
         )
-        found = _examined(best, source, seed, bar)
+        found = _examined(best, source, frames, seed, bar)
     if as_json:
         print_json({"out": str(out), "steps": steps, "losses": losses, "j": found})
     else:
@@ -107,7 +112,7 @@ def _loss(outputs: Sequence[Followed], batch: Batch) -> Tensor:
     return total / len(outputs)
 
 
-def _examined(network: STM, source: ObjectSource, seed: int, bar: Progress) -> float:
+def _examined(network: STM, source: ObjectSource, frames: int, seed: int, bar: Progress) -> float:
     """Mean J, 0 to 1, of followed things in the last frames of scenes that no training draws."""
     import numpy as np
     import torch
@@ -120,7 +125,7 @@ def _examined(network: STM, source: ObjectSource, seed: int, bar: Progress) -> f
     line = bar.add_task("examining", total=_EXAMINED)
     scores = []
     for _ in range(_EXAMINED):
-        scene = source.batch(1, _LENGTH, generator)
+        scene = source.batch(1, frames, generator)
         assert scene.labels is not None
         with torch.inference_mode():
             found = follows(scene.frames)[-1].logits.argmax(1)

@@ -188,6 +188,7 @@ def test_a_pose_network_learns_from_drawn_people(
         (["--architecture", "ddrnet23_slim"], "expected a pose network"),
         (["--size", "65x64"], "expected multiples of 4"),
         (["--batch", "0"], "batch is 0"),
+        (["--frames", "1"], "--frames is 1; expected 2 at least"),
     ):
         refused = CliRunner().invoke(app, [*arguments, *wrong])
         assert isinstance(refused.exception, OptionError)
@@ -209,7 +210,9 @@ def test_an_object_network_learns_from_things_that_move(
     assert told["steps"] == 2
     assert 0 <= told["j"] <= 1
     assert options_in(out, "stm") == {"width": 4}
-    more = CliRunner().invoke(app, [*arguments, "--steps", "1", "--start", str(out)])
+    more = CliRunner().invoke(
+        app, [*arguments, "--steps", "1", "--start", str(out), "--frames", "2"]
+    )
     assert "stm of width 4, 1 steps" in more.output
     assert options_in(out, "stm") == {"width": 4}
     for wrong, words in (
