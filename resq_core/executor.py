@@ -14,7 +14,15 @@ from resq_core.policy import Policy
 from resq_core.residual import LayerQuantizers, Reference
 from resq_core.state import StreamState
 
-__all__ = ["BIT_MAP_STRIDE", "Executor", "FrameRun", "GivenUpError", "bit_map_cells", "refreshes"]
+__all__ = [
+    "BIT_MAP_STRIDE",
+    "REFRESH_PAYS",
+    "Executor",
+    "FrameRun",
+    "GivenUpError",
+    "bit_map_cells",
+    "refreshes",
+]
 
 BIT_MAP_STRIDE = 8
 """Input pixels per side of one cell of a bit map."""
@@ -38,8 +46,12 @@ class FrameRun:
     refreshed: bool = False
 
 
+REFRESH_PAYS = 0.6
+"""Active share up to which a keyframe that is made of what differs costs less than a dense one."""
+
+
 class GivenUpError(Exception):
-    """A residual frame has found too much to do."""
+    """A residual frame, or a keyframe made of what differs, has found too much to do."""
 
 
 class Executor(Protocol):
@@ -67,6 +79,10 @@ class Executor(Protocol):
             state: of the stream.
             reference: how later frames will refer to this one; None if none will.
             refresh: make it of what differs from `state`, where `refreshes` says that it can be.
+
+        Raises:
+            GivenUpError: more than `REFRESH_PAYS` of the first layer's input pixels differ; only a
+                dense keyframe can make use of `state` again.
         """
 
     def residual(

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from resq_core.bops import Counting, FrameBops, LayerReport, Totals, weighted_mean
 from resq_core.errors import OptionError, StreamClosedError
-from resq_core.executor import FrameRun, GivenUpError
+from resq_core.executor import REFRESH_PAYS, FrameRun, GivenUpError
 from resq_core.policy import Policy
 from resq_core.precision import Precision
 from resq_core.residual import Reference
@@ -23,7 +23,6 @@ __all__ = ["MAX_PERIOD", "StepResult", "Stream", "StreamOptions"]
 
 MAX_PERIOD = 1_000_000
 
-_REFRESH_PAYS = 0.75  # active share up to which a keyframe made of what differs costs less
 _MOST_WITHOUT_REFRESH = 16  # keyframes
 _MOST_BUSY = 32  # keyframes in a row
 _TRIED_AGAIN = 1.02  # what each frame given up moves the learned share by
@@ -265,7 +264,7 @@ class Stream:
         """Remember whether what this frame was made as, or was to be, has paid."""
         state, most = self._state, self._options.max_active
         if run.refreshed:
-            state.refreshes.note(active <= _REFRESH_PAYS, _MOST_WITHOUT_REFRESH)
+            state.refreshes.note(active <= REFRESH_PAYS, _MOST_WITHOUT_REFRESH)
         if gave_up:
             if state.most is not None:  # what is never tried is never learned
                 state.most *= _TRIED_AGAIN
@@ -289,7 +288,11 @@ class Stream:
         state, options = self._state, self._options
         if is_anchor:
             still = state.memory is not None and state.residuals.left == 0
-            run = self._run_anchor(inputs, still and not state.refreshes.waits(), bit_map)
+            try:
+                run = self._run_anchor(inputs, still and not state.refreshes.waits(), bit_map)
+            except GivenUpError:
+                state.refreshes.note(False, _MOST_WITHOUT_REFRESH)
+                run = self._run_anchor(inputs, False, bit_map)
             if self._precision.is_hold:
                 state.output = _copy(run.output)
             return run

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from resq_core.backends.extension import load_extension
 from resq_core.backends.planning import Import, NativePlan, NativeRun, TorchCall, plan_native
 from resq_core.bops import LayerReport, LayerReports, policy_cost
-from resq_core.executor import FrameRun, GivenUpError, bit_map_cells, refreshes
+from resq_core.executor import REFRESH_PAYS, FrameRun, GivenUpError, bit_map_cells, refreshes
 from resq_core.graph import Graph, Ref, resolve
 from resq_core.policy import Policy, PolicyForm
 from resq_core.residual import LayerQuantizers, Reference
@@ -186,7 +186,9 @@ class NativeExecutor:
 
     def _refresh(self, inputs: Sequence[Tensor], memory: _NativeMemory, bit_map: bool) -> FrameRun:
         """A keyframe made of what differs from the state."""
-        frame = self._frame(memory.block, Reference.TRACKING, None, refresh=True, bits=bit_map)
+        frame = self._frame(
+            memory.block, Reference.TRACKING, None, REFRESH_PAYS, refresh=True, bits=bit_map
+        )
         output = self._run(frame, inputs)
         stats = frame.finish()[self._order].tolist()
         memory.policy = None

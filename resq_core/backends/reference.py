@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from resq_core.bops import LayerReport, policy_cost
-from resq_core.executor import FrameRun, GivenUpError, bit_map_cells, refreshes
+from resq_core.executor import REFRESH_PAYS, FrameRun, GivenUpError, bit_map_cells, refreshes
 from resq_core.graph import Graph
 from resq_core.linear_op import LinearOp
 from resq_core.policy import Policy
@@ -61,7 +61,9 @@ class ReferenceExecutor:
         if refresh and refreshes(self.layers, reference) and isinstance(known, Layers):
 
             def again(layer: LayerQuantizers, x: Tensor) -> Step:
-                return refresh_step(layer, x, known.layers[layer.op.name])
+                result = refresh_step(layer, x, known.layers[layer.op.name])
+                self._check(layer, result, REFRESH_PAYS)
+                return result
 
             recorder = _Recorder(self.graph, self.layers, inputs, bit_map, is_anchor=True)
             return replace(recorder.run(again), refreshed=True)
@@ -88,17 +90,20 @@ class ReferenceExecutor:
         """Run a residual frame, see `Executor.residual`."""
         memory = state.memory
         assert isinstance(memory, Layers)
-        first = self.graph.ops[0].name if self.graph.ops else None
 
         def step(layer: LayerQuantizers, x: Tensor) -> Step:
             result = residual_step(layer, x, memory.layers[layer.op.name], reference, policy)
-            active = result.active
-            assert active is not None
-            if layer.op.name == first and int(active.sum()) > most * active.numel():
-                raise GivenUpError
+            self._check(layer, result, most)
             return result
 
         return _Recorder(self.graph, self.layers, inputs, bit_map, is_anchor=False).run(step)
+
+    def _check(self, layer: LayerQuantizers, step: Step, most: float) -> None:
+        """Give up if this is the first layer, and finds more of its input active."""
+        active = step.active
+        assert active is not None
+        if layer.op.name == self.graph.ops[0].name and int(active.sum()) > most * active.numel():
+            raise GivenUpError
 
 
 class _Recorder:

@@ -133,6 +133,24 @@ def test_a_keyframe_that_differs_everywhere_is_computed_densely_from_then_on(
     assert last.bops.frame == 0
 
 
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_a_keyframe_whose_input_differs_too_much_is_dense_at_once(backend: str) -> None:
+    model = resq_core.quantize(seeded(Plain), "W8A8->W8A{0,4,8}", period=1, backend=backend)
+    model.calibrate([moving_clip(8, 1), moving_clip(8, 2)], also=["W8A8"], samples=8)
+    stream, dense = model.stream(), model.with_precision("W8A8").stream()
+    shares = []
+    for frame in (noise(0), noise(1), noise(1), *[dotted(1)] * 3):
+        result, plain = stream.step(frame), dense.step(frame)
+        assert torch.equal(result.output, plain.output)
+        shares.append(result.bops.frame / plain.bops.frame)
+    assert shares[:3] == [1, 1, 1], "the first, one given up, and one untried"
+    assert shares[3] == 1, "all differ again"
+    assert shares[4:] == [1, 1], "two untried"
+    assert stream.step(dotted(1)).bops.frame == 0
+    few = stream.step(dotted(2)).bops.frame / plain.bops.frame
+    assert 0 < few < 1, "a ninth of the input"
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "much"])
 def test_a_share_out_of_range_is_refused(model: QuantizedModel, value: object) -> None:
     with pytest.raises(errors.OptionError, match="max_active"):
