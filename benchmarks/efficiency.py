@@ -119,7 +119,7 @@ def time_spent(
                     start = time.perf_counter()
                     other.anchor((frame,), StreamState(), None, False, False)
                     dense_seconds.append(time.perf_counter() - start)
-                executor.anchor((frame,), state, reference, True, False)
+                executor.anchor((frame,), state, reference, False, False)
                 continue
             start = time.perf_counter()
             run, times = executor.timed_residual((frame,), state, reference, options.policy)
