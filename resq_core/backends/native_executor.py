@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +44,16 @@ class _NativeMemory:
 
     Attributes:
         block: uint8, aligned to 64 bytes.
+        spare: where the block goes when its stream is done with it.
         policy: that every pixel without pending work was last judged by; None after a keyframe.
     """
 
     block: Tensor
+    spare: deque[Tensor]
     policy: Policy | None = None
+
+    def __del__(self) -> None:
+        self.spare.append(self.block)
 
     @property
     def nbytes(self) -> int:
@@ -103,6 +109,9 @@ class NativeExecutor:
         self._sizes = _sizes(graph, self._layers, inputs)
         self._constants = _Constants(self._layers, self._macs, self._sizes)
         self._refreshes = refreshes(layers, Reference.TRACKING)
+        # The last block that a stream gave back, by reference: fresh memory costs a first keyframe
+        # as long as the keyframe itself. What is around the codes stays as it is in it.
+        self._spare: list[deque[Tensor]] = [deque(maxlen=1) for _ in _REFERENCES]
         self._known_thresholds: tuple[Policy | None, list[float]] | None = None
         self._anchor_reports = LayerReports.of(map(self._anchor_report, range(len(self._layers))))
         if self._plan.foreign:
@@ -204,7 +213,12 @@ class NativeExecutor:
         size = self._plan.program.state_bytes(_REFERENCES[reference])
         memory = state.memory
         if not isinstance(memory, _NativeMemory) or memory.block.numel() != size:
-            memory = state.memory = _NativeMemory(_block(size))
+            spare = self._spare[_REFERENCES[reference]]
+            try:
+                block = spare.pop()
+            except IndexError:
+                block = _block(size)
+            memory = state.memory = _NativeMemory(block, spare)
         return memory
 
     def _frame(
@@ -321,15 +335,11 @@ class NativeExecutor:
 
 
 def _block(size: int) -> Tensor:
-    """Zero codes, uint8 [size].
-
-    Memory is numpy's, which asks for large pages: a stream's first keyframe touches all of it, and
-    would meet a fault for every small one.
-    """
-    room = np.empty(size + _ALIGNMENT, np.uint8)
-    room.fill(_ZERO_CODE)  # torch's threads would go on spinning
-    start = -room.ctypes.data % _ALIGNMENT
-    return torch.from_numpy(room)[start : start + size]
+    """Zero codes, uint8 [size]."""
+    room = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+    room.numpy().fill(_ZERO_CODE)  # torch's threads would go on spinning
+    start = -room.data_ptr() % _ALIGNMENT
+    return room[start : start + size]
 
 
 class _Constants:

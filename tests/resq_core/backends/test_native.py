@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import resq_core
 from resq_core import QuantizedModel
 from resq_core.backends.extension import ISAS, load_extension, native_status
-from resq_core.backends.native_executor import NativeExecutor
+from resq_core.backends.native_executor import NativeExecutor, _NativeMemory
 from resq_core.errors import BackendError
 from resq_core.state import StreamState
 from resq_core.stream import StepResult, Stream
@@ -604,3 +604,34 @@ def test_what_would_reach_beyond_memory_is_an_error(
     with pytest.raises(error, match=message):
         act(raw)
     assert np.array_equal(Raw().run(raw.state(), IMAGE), IMAGE.sum(1, keepdims=True).repeat(2, 1))
+
+
+def test_a_stream_takes_over_the_memory_of_one_that_ended() -> None:
+    """And nothing of what was in it."""
+    model = resq_core.quantize(seeded(Plain), "W8A8->W8A{0,4,8}", period=3, backend="native")
+    model.calibrate([moving_clip(8, 1), moving_clip(8, 2)], samples=8)
+    clips = [list(moving_clip(6, seed).unsqueeze(1)) for seed in (3, 4)]
+
+    def run(stream: Stream, clip: list[Tensor]) -> list[Tensor]:
+        return [stream.step(frame).output for frame in clip]
+
+    for reference in ("tracking", "keyframe", "previous"):
+        alone = run(model.stream(reference=reference), clips[1])
+        first = model.stream(reference=reference)
+        run(first, clips[0])
+        memory = first._state.memory
+        assert isinstance(memory, _NativeMemory)
+        place = memory.block.data_ptr()
+        del memory
+        first.close()
+        again, beside = model.stream(reference=reference), model.stream(reference=reference)
+        assert all(torch.equal(a, b) for a, b in zip(run(again, clips[1]), alone, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(run(beside, clips[1]), alone, strict=True))
+        places = []
+        for stream in (again, beside):
+            memory = stream._state.memory
+            assert isinstance(memory, _NativeMemory)
+            places.append(memory.block.data_ptr())
+        assert places[0] == place
+        assert places[1] != place
+        del memory
