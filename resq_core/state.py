@@ -80,7 +80,7 @@ class Backoff:
 
 @dataclass(slots=True)
 class StreamState:
-    """State of one stream; dropping it frees its memory at once.
+    """State of one stream; dropping it gives its memory back at once.
 
     Attributes:
         memory: what the executor keeps; None before the first keyframe.

@@ -197,7 +197,7 @@ class Stream:
         self._options = self._options.but(period=period, threshold=threshold)
 
     def close(self) -> None:
-        """Free the state at once; later steps raise `StreamClosedError`."""
+        """Give the state's memory back at once; later steps raise `StreamClosedError`."""
         self._state.clear()
         self._closed = True
 
