@@ -265,21 +265,19 @@ class Stream:
         state, most = self._state, self._options.max_active
         if run.refreshed:
             state.refreshes.note(active <= REFRESH_PAYS, _MOST_WITHOUT_REFRESH)
-        if gave_up:
-            if state.most is not None:  # what is never tried is never learned
-                state.most *= _TRIED_AGAIN
-        elif is_anchor:
+        if is_anchor and not gave_up:
             state.residuals.waits()
             return
-        elif self._precision.is_hold:
+        if self._precision.is_hold:
             return
-        elif active <= most:
+        if not gave_up and active <= most:
             state.busy = 0
             state.residuals.note(True, _MOST_BUSY)
             return
-        else:
-            inputs = run.layers[0].input_active_fraction
-            state.most = inputs * most / active
+        if not gave_up:
+            state.most = run.layers[0].input_active_fraction * most / active
+        elif state.most is not None:  # what is never tried is never learned
+            state.most *= _TRIED_AGAIN
         state.busy += 1
         if state.busy > 1:  # one alone may be a video's own keyframe, and the next frame quiet
             state.residuals.note(False, _MOST_BUSY)

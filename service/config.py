@@ -190,7 +190,7 @@ class Config(BaseSettings):
     """Of the policy, for a stream that names none; left out, the model's own."""
     max_active: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of active pixels beyond which a residual frame becomes a keyframe, or of active outputs
-    beyond which it is followed by some; left out, the model's own."""
+    beyond which those like it do; left out, the model's own."""
     max_clip_bytes: Annotated[int, Field(ge=1024, le=64 << 30)] = 512 * _MIB
     """Size of an uploaded clip."""
     max_clip_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -48,6 +48,7 @@ class Schedule:
 
     steps: int
     rate: float = 2e-5
+    _: KW_ONLY
     head_rate: float = 1e-6
     scale_rate: float = 2e-4
     most: float = 1.0

@@ -117,7 +117,13 @@ def train_in_float(
     steps, rate, seed = schedule
     rise = min(_RISE, steps // 10)
     plan = Schedule(
-        steps, rate, rate * _HEAD, warm_up=rise, weight_decay=0.01, average=0.998, most=5.0
+        steps,
+        rate,
+        head_rate=_HEAD * rate,
+        warm_up=rise,
+        weight_decay=0.01,
+        average=0.998,
+        most=5.0,
     )
     trainer = Trainer(network, loss, batches, plan, seed)
     last, log = out.with_suffix(".last.pt"), out.with_suffix(".ndjson")

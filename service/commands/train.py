@@ -81,7 +81,7 @@ def train(
     start = quantized.with_precision(parsed)
     start = start.with_options(start.options.but(period=period))
     schedule, size = (
-        Schedule(steps, rate, 10 * rate),
+        Schedule(steps, rate, scale_rate=10 * rate),
         (card.input_size if crop is None else parse_size(crop, "crop")),
     )
     if labelled and card.task != "segmentation":
