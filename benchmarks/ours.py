@@ -107,7 +107,7 @@ class Ours:
     def _halo_growth(self) -> dict[str, Any]:
         """α: outputs that must be computed over inputs that changed, shares weighted by MACs.
 
-        Over residual frames; absent where the backend does not report inputs.
+        Over residual frames; absent where nothing changes in them.
         """
         self.restart()
         outputs, inputs = [], []
@@ -116,8 +116,6 @@ class Ours:
             layers = result.layers
             if result.is_anchor or not layers:
                 continue
-            if any(layer.input_active_fraction is None for layer in layers):
-                return {}
             outputs.append(weighted_mean(layers, "active_fraction"))
             inputs.append(weighted_mean(layers, "input_active_fraction"))
         return {"alpha": sum(outputs) / sum(inputs)} if sum(inputs) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,8 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     module.load_state_dict(_fitted(weights, naming, module.state_dict(), path, own))
 
 
-def options_in(path: str | Path, arch: str) -> dict[str, int]:
-    """What a checkpoint's weights show of the options of `build`: counts, and how fine logits are.
+def options_in(path: str | Path, arch: str) -> dict[str, Any]:
+    """What a checkpoint's weights show of the options of `build`: counts, how fine, what backbone.
 
     Raises CheckpointError for a file that cannot be read, UnknownModelError for `arch`.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,10 @@ __all__ = ["counted_options", "expected", "lookalike"]
 _LOGITS = {  # whose values an option counts
     "num_joints": ("final_layer.bias",),
     "num_classes": ("final_layer.conv2.bias", "last_layer.3.bias"),
-    "width": ("Encoder_Q.bn1.bias",),
 }
 _FINER = "final_layer.conv2.weight"  # [inputs, classes, upsample, upsample] where it is transposed
+_KEYS = "KV_Q_r4.Key.bias"  # two of them a width
+_DEPTHWISE = "Encoder_Q.res2.0.conv2.weight"  # in one backbone
 _ENOUGH = 0.9
 
 
@@ -31,13 +33,15 @@ def expected(arch: str, **options: object) -> dict[str, Tensor]:
         return build(arch, **options).state_dict()
 
 
-def counted_options(arch: str, weights: Mapping[str, Tensor]) -> dict[str, int]:
+def counted_options(arch: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The options that official weights show: how many joints or classes, how fine or wide it is.
+
+    A backbone is told where it is not the published one.
 
     Raises UnknownModelError for a name that is not registered.
     """
     options = options_of(arch)
-    found = {}
+    found: dict[str, Any] = {}
     for option in options:
         for key in _LOGITS.get(option, ()):
             if key in weights and weights[key].ndim == 1:
@@ -45,6 +49,11 @@ def counted_options(arch: str, weights: Mapping[str, Tensor]) -> dict[str, int]:
     kernel = weights.get(_FINER)
     if "upsample" in options and kernel is not None and kernel.shape[2:] in ((2, 2), (4, 4)):
         found["upsample"] = kernel.shape[-1]
+    if "width" in options and _KEYS in weights and weights[_KEYS].ndim == 1:
+        found["width"] = weights[_KEYS].shape[0] // 2
+    inner = weights.get(_DEPTHWISE)
+    if "backbone" in options and inner is not None and inner.shape[1:2] == (1,):
+        found["backbone"] = "efficientnet_lite0"
     return found
 
 

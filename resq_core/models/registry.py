@@ -67,7 +67,8 @@ def build(name: str, **options: object) -> nn.Module:
     Options are the builder's own: every network for segmentation takes `num_classes` (1 to
     10,000, default 19), every DDRNet also `aux_head` (default False) and `upsample` (logits at
     1/8 of the input, or 2 or 4 times as fine; default 1), every network for pose `num_joints`
-    (1 to 1,000, default 17), and `stm` a `width` (1 to 64, the default).
+    (1 to 1,000, default 17), and `stm` a `width` (1 to 64, the default) and a `backbone`
+    (`resnet50`, the default, or `efficientnet_lite0`).
 
     Raises UnknownModelError for a name that is not registered, and OptionError for an option
     that the network does not have or whose value is out of range.

@@ -13,12 +13,14 @@ of which the first `num_objects` are in use.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resq_core.errors import InputError, OptionError
+from resq_core.models import efficientnet
 from resq_core.models.layers import Bottleneck, check_count, conv, initialise, resize_like
 from resq_core.models.objects import (
     STRIDE,
@@ -28,13 +30,27 @@ from resq_core.models.objects import (
     pad_to_stride,
     to_slots,
 )
+from resq_core.naming import not_known
 
-__all__ = ["STM", "Decoder", "FrameEncoder", "KeyValue", "MaskEncoder", "MemoryRead", "stm"]
+__all__ = [
+    "STM",
+    "Decoder",
+    "FrameEncoder",
+    "KeyValue",
+    "MaskEncoder",
+    "MemoryRead",
+    "load_backbone",
+    "stm",
+]
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+_LITE_STEP = 8.0  # standard deviation of its features, or so
+_LITE_MEAN, _LITE_STD = 3 * (127 / 255,), 3 * (128 / 255,)
 _WIDTH = 64  # of the published network
-_KEY, _VALUE, _FEATURES, _DECODER = 2, 8, 16, 4  # channels, in widths
+_KEY, _VALUE, _DECODER = 2, 8, 4  # channels, in widths
+_LITE = "efficientnet_lite0"
+_BACKBONES = ("resnet50", _LITE)
 
 
 def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
@@ -43,24 +59,44 @@ def _stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     return nn.Sequential(first, *(Bottleneck(outputs, width) for _ in range(1, blocks)))
 
 
-class _Encoder(nn.Module):
-    """The first three stages of ResNet-50, with the ImageNet normalisation inside.
+def _channels(width: int, backbone: str) -> tuple[int, int, int]:
+    """Of the features at 1/16, 1/8 and 1/4."""
+    return efficientnet.LITE0 if backbone == _LITE else (16 * width, 8 * width, 4 * width)
 
-    `width` channels leave the first convolution, and all others have as many times of them as in
-    ResNet-50, where it is 64.
+
+class _Encoder(nn.Module):
+    """The stages of a classifier down to 1/16, with the normalisation of its inputs inside.
+
+    Args:
+        width: of ResNet-50, the channels that leave the first convolution; all others have as
+            many times of them as in the published network, where it is 64.
+        backbone: `resnet50`, or `efficientnet_lite0`, which has one width.
     """
 
     mean: Tensor
     std: Tensor
 
-    def _add_backbone(self, width: int) -> None:
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
-        self.conv1 = conv(3, width, 7, 2)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.res2 = _stage(width, width, 3, 1)
-        self.res3 = _stage(4 * width, 2 * width, 4, 2)
-        self.res4 = _stage(8 * width, 4 * width, 6, 2)
+    def __init__(self, width: int = _WIDTH, backbone: str = _BACKBONES[0]) -> None:
+        super().__init__()
+        lite = backbone == _LITE
+        self.register_buffer("mean", torch.tensor(_LITE_MEAN if lite else _MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_LITE_STD if lite else _STD).view(1, 3, 1, 1))
+        self._add_masks(*((efficientnet.STEM, 3) if lite else (width, 7)))
+        if lite:
+            self.conv1 = conv(3, efficientnet.STEM, 3, 2)
+            self.bn1 = efficientnet.norm()
+            self.begin: nn.Module = nn.ReLU6()
+            self.res2, self.res3, self.res4 = efficientnet.stages()
+        else:
+            self.conv1 = conv(3, width, 7, 2)
+            self.bn1 = nn.BatchNorm2d(width)
+            self.begin = nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+            self.res2 = _stage(width, width, 3, 1)
+            self.res3 = _stage(4 * width, 2 * width, 4, 2)
+            self.res4 = _stage(8 * width, 4 * width, 6, 2)
+
+    def _add_masks(self, outputs: int, size: int) -> None:
+        """Convolutions whose outputs are added to the first one's; none here."""
 
     def _stem(self, frame: Tensor) -> Tensor:
         stem: Tensor = self.conv1((frame - self.mean) / self.std)
@@ -68,8 +104,7 @@ class _Encoder(nn.Module):
 
     def _stages(self, stem: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features at 1/16, 1/8 and 1/4."""
-        x = F.max_pool2d(F.relu(self.bn1(stem)), 3, 2, 1)
-        r2 = self.res2(x)
+        r2 = self.res2(self.begin(self.bn1(stem)))
         r3 = self.res3(r2)
         return self.res4(r3), r3, r2
 
@@ -82,11 +117,9 @@ class MaskEncoder(_Encoder):
     Output: [N, 1024, H / 16, W / 16]. A frame given once is encoded once before the masks differ.
     """
 
-    def __init__(self, width: int = _WIDTH) -> None:
-        super().__init__()
-        self.conv1_m = conv(1, width, 7, 2)
-        self.conv1_o = conv(1, width, 7, 2)
-        self._add_backbone(width)
+    def _add_masks(self, outputs: int, size: int) -> None:
+        self.conv1_m = conv(1, outputs, size, 2)
+        self.conv1_o = conv(1, outputs, size, 2)
 
     def forward(self, frame: Tensor, mask: Tensor, others: Tensor) -> Tensor:
         stem = self._stem(frame)
@@ -100,10 +133,6 @@ class FrameEncoder(_Encoder):
     Output: r4 [N, 1024, H / 16, W / 16], r3 [N, 512, H / 8, W / 8], r2 [N, 256, H / 4, W / 4].
     """
 
-    def __init__(self, width: int = _WIDTH) -> None:
-        super().__init__()
-        self._add_backbone(width)
-
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._stages(self._stem(frame))
 
@@ -111,10 +140,10 @@ class FrameEncoder(_Encoder):
 class KeyValue(nn.Module):
     """Features [N, 1024, h, w] to a key [N, 128, h, w] and a value [N, 512, h, w]."""
 
-    def __init__(self, width: int = _WIDTH) -> None:
+    def __init__(self, inputs: int = 16 * _WIDTH, width: int = _WIDTH) -> None:
         super().__init__()
-        self.Key = conv(_FEATURES * width, _KEY * width, 3, bias=True)
-        self.Value = conv(_FEATURES * width, _VALUE * width, 3, bias=True)
+        self.Key = conv(inputs, _KEY * width, 3, bias=True)
+        self.Value = conv(inputs, _VALUE * width, 3, bias=True)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.Key(x), self.Value(x)
@@ -180,13 +209,15 @@ class Decoder(nn.Module):
     Output: [N, 2, 16h, 16w]: not the object, the object.
     """
 
-    def __init__(self, width: int = _WIDTH) -> None:
+    def __init__(
+        self, width: int = _WIDTH, finer: tuple[int, int] = (8 * _WIDTH, 4 * _WIDTH)
+    ) -> None:
         super().__init__()
         inner = _DECODER * width
         self.convFM = conv(2 * _VALUE * width, inner, 3, bias=True)
         self.ResMM = _Residual(inner)
-        self.RF3 = _Refine(8 * width, inner)
-        self.RF2 = _Refine(4 * width, inner)
+        self.RF3 = _Refine(finer[0], inner)
+        self.RF2 = _Refine(finer[1], inner)
         self.pred2 = conv(inner, 2, 3, bias=True)
 
     def forward(self, read: Tensor, r3: Tensor, r2: Tensor) -> Tensor:
@@ -202,25 +233,34 @@ class STM(nn.Module):
     Args:
         width: channels of the first convolution, 1 to 64. All others are as many times of it as
             in the published network, which has 64; shapes in this module are those of that one.
+        backbone: of both encoders: `resnet50`, the published one, or `efficientnet_lite0`, whose
+            own channels (112, 40 and 24 at 1/16, 1/8 and 1/4) do not follow `width`.
+
+    Raises:
+        OptionError: a width out of range, or another backbone.
     """
 
-    def __init__(self, width: int = _WIDTH) -> None:
+    def __init__(self, width: int = _WIDTH, backbone: str = _BACKBONES[0]) -> None:
         super().__init__()
         check_count("width", width, _WIDTH)
-        self.width = width
-        self.Encoder_M = MaskEncoder(width)
-        self.Encoder_Q = FrameEncoder(width)
-        self.KV_M_r4 = KeyValue(width)
-        self.KV_Q_r4 = KeyValue(width)
+        if backbone not in _BACKBONES:
+            raise OptionError(not_known("no backbone is", backbone, _BACKBONES))
+        self.width, self.backbone = width, backbone
+        deep, *finer = _channels(width, backbone)
+        self.Encoder_M = MaskEncoder(width, backbone)
+        self.Encoder_Q = FrameEncoder(width, backbone)
+        self.KV_M_r4 = KeyValue(deep, width)
+        self.KV_Q_r4 = KeyValue(deep, width)
         self.Memory = MemoryRead()
-        self.Decoder = Decoder(width)
+        self.Decoder = Decoder(width, (finer[0], finer[1]))
 
     def features(self, objects: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
         """Zeros in the shapes of what the decoder gets, for a frame of sides that 16 divides."""
+        _, middle, fine = _channels(self.width, self.backbone)
         return (
             torch.zeros(objects, 2 * _VALUE * self.width, height // 16, width // 16),
-            torch.zeros(1, 8 * self.width, height // 8, width // 8),
-            torch.zeros(1, 4 * self.width, height // 4, width // 4),
+            torch.zeros(1, middle, height // 8, width // 8),
+            torch.zeros(1, fine, height // 4, width // 4),
         )
 
     def memorize(self, frame: Tensor, masks: Tensor, num_objects: int) -> tuple[Tensor, Tensor]:
@@ -311,16 +351,32 @@ def _check_objects(num_objects: int, slots: int) -> None:
         )
 
 
-def stm(width: int = _WIDTH) -> STM:
+def stm(width: int = _WIDTH, backbone: str = _BACKBONES[0]) -> STM:
     """STM: 179 G multiply-adds at 480x864 for one object, the memory read not counted.
 
     Narrower ones, see `STM`, have as many fewer as the square of the width. Raises OptionError
-    for a width out of range.
+    for a width out of range, or another backbone.
     """
-    net = STM(width)
+    net = STM(width, backbone)
     initialise(net)
     _calm(net)
     return net
+
+
+def load_backbone(net: STM, path: Path) -> None:
+    """Put published weights of EfficientNet-Lite0 into both encoders, in place.
+
+    Raises:
+        OptionError: the network's backbone is another.
+        CheckpointError: as `efficientnet.backbone_weights` does.
+    """
+    if net.backbone != _LITE:
+        raise OptionError(f"the network's backbone is {net.backbone}; expected {_LITE}")
+    own = ("conv1.", "bn1.", "res2.", "res3.", "res4.")
+    wanted = {k: v for k, v in net.Encoder_Q.state_dict().items() if k.startswith(own)}
+    weights = efficientnet.backbone_weights(path, wanted)
+    for encoder in (net.Encoder_M, net.Encoder_Q):
+        encoder.load_state_dict(weights, strict=False)
 
 
 @torch.no_grad()
@@ -339,5 +395,11 @@ def _calm(net: STM) -> None:
             module.conv2.weight.mul_(0.1)
     for last in (net.Decoder.convFM, net.Decoder.pred2):
         nn.init.kaiming_normal_(last.weight, nonlinearity="linear")
+    if net.backbone == _LITE:  # trained ones end in sums that no norm follows
+        heads = (net.KV_M_r4, net.KV_Q_r4, net.Decoder.RF3.convFS, net.Decoder.RF2.convFS)
+        for head in heads:
+            for weight in head.parameters():
+                if weight.ndim == 4:
+                    weight.div_(_LITE_STEP)
     net.Encoder_M.load_state_dict(net.Encoder_Q.state_dict(), strict=False)
     net.KV_M_r4.load_state_dict(net.KV_Q_r4.state_dict())

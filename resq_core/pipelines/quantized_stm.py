@@ -176,7 +176,10 @@ class QuantizedStm:
             raise CalibrationError("the model is not calibrated; call calibrate(clips) first")
         SavedModel(
             weights=self._net.state_dict(),
-            architecture={"name": _NAME, "options": {"width": self._net.width}},
+            architecture={
+                "name": _NAME,
+                "options": {"width": self._net.width, "backbone": self._net.backbone},
+            },
             options=self._parts["Encoder_Q"].saved_options() | {"parts": list(PART_NAMES)},
             encodings=encodings,
             input_shapes=self._shapes,
@@ -276,7 +279,7 @@ def _report_share(report: Progress, done: int, fraction: float) -> None:
 def _around(net: STM, parts: Mapping[str, QuantizedModel]) -> STM:
     """A float STM on the parts' own weights, so that they are held once."""
     with torch.device("meta"):
-        frozen = STM(net.width)
+        frozen = STM(net.width, net.backbone)
     for name, child in net.named_children():
         module = parts[name].module if name in parts else copy.deepcopy(child)
         setattr(frozen, name, module)

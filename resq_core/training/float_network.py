@@ -18,7 +18,12 @@ class FloatNetwork(nn.Module):
     Args:
         network: what learns, batch norm and all.
         mixed: run under autocast to bfloat16; parameters, outputs and gradients stay float32.
+
+    Attributes:
+        head_pace: what the heads' learning rate should be, in those of the other weights.
     """
+
+    head_pace = 1.0
 
     def __init__(self, network: nn.Module, mixed: bool = True) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ __all__ = ["Followed", "ObjectNetwork", "ObjectSource", "followed"]
 Paint = Callable[[Picture, int, np.random.Generator], NDArray[np.uint8]]
 """A picture, a side in pixels and a generator, to something uint8 [side, side, 4], RGBA."""
 
+_PACE, _PACE_TRAINED = 0.05, 5.0  # of the heads, beside encoders from scratch and trained ones
 _THINGS = 2  # in a scene
 _SPRITE = 160  # side of what a thing is painted on, pixels
 _PAINTED = 0.3  # of the things; the others are pieces of pictures
@@ -59,7 +60,9 @@ class ObjectNetwork(FloatNetwork):
     """An STM that follows objects over a few frames, every one but the last remembered.
 
     Its heads are keys, values and the decoder: no batch norm follows them, so the steps that suit
-    the encoders would move their outputs by whole units, and attention would end as all or nothing.
+    an encoder from scratch would move their outputs by whole units, and attention would end as all
+    or nothing. Beside a backbone that was trained on pictures it is they that have to learn: it
+    learns slowly, and its batch norms keep their means and variances.
 
     Args:
         network: what learns.
@@ -69,6 +72,18 @@ class ObjectNetwork(FloatNetwork):
     def __init__(self, network: STM, mixed: bool = True) -> None:
         super().__init__(network, mixed)
         self.network: STM
+        self._trained = network.backbone != "resnet50"
+        self.head_pace = _PACE_TRAINED if self._trained else _PACE
+        self.train()
+
+    def train(self, mode: bool = True) -> ObjectNetwork:
+        """As for any module, but for the batch norms named above."""
+        super().train(mode)
+        if self._trained:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def heads(self) -> Iterator[nn.Parameter]:
         """Parameters of keys, values and the decoder."""

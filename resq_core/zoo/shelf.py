@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from resq_core.errors import (
     CalibrationError,
+    OptionError,
     PrecisionError,
     SavedModelError,
     UnknownModelError,
@@ -76,8 +77,13 @@ class Shelf:
             PrecisionError: it does not parse.
             CalibrationError: the model is not calibrated for it.
             OptionError, BackendError: there is no such backend or device, or `native` cannot be
-                used here.
+                used here; or it follows objects, and is three networks.
         """
+        if self.card(name).task == "vos":
+            raise OptionError(
+                f"{name} follows objects with three networks; expected "
+                f"resq_core.pipelines.QuantizedStm.load(zoo.PACKAGED.path({name!r}))"
+            )
         model = load_saved(self.path(name), backend=backend, device=device)
         if precision is None:
             return model

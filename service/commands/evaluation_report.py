@@ -34,8 +34,9 @@ def print_report(result: Mapping[str, Any], data: DataSet, rows: Sequence[str]) 
         cost = (f"{spent:.1f}", f"{row['mean_bits']:.2f}", _text(row["residual_bits"], 1, 2))
         table.add_row(name, *(_text(_at(row, path)) for path in figures.values()), *cost)
     Console().print(table)
-    if data.task != "vos":
-        _print_distances(result, [name for name in ("hold", "resq") if name in rows])
+    over_time = [name for name in ("hold", "resq") if name in rows]
+    if data.task != "vos" and over_time:
+        _print_distances(result, over_time)
     for name, reason in result["left_out"].items():
         typer.echo(f"no row {name}: {reason}")
     if result["skipped"]:

@@ -18,7 +18,6 @@ from resq_core.experiments.steps import (
     frame_precision,
     hold_precision,
     keyframe_precision,
-    residual_precision,
 )
 from resq_core.models.objects import pad_to_stride
 from resq_core.pipelines import (
@@ -66,23 +65,26 @@ class Rows:
 
         Args:
             model, card: of any task.
-            precision: of the row `resq`.
+            precision: of the row `resq`; one of frame quantization has the row `frame` alone.
             period: T of `hold` and `resq`.
             options: reference, policy and threshold of `resq`; None takes the model's own.
 
         Raises:
-            OptionError: the precision has no residual frames, or an option is out of range.
+            OptionError: an option is out of range.
             PrecisionError, CalibrationError: the model does not run at it.
         """
-        residual_precision(precision)
         try:
             resq = model.with_precision(precision)
         except (PrecisionError, CalibrationError) as error:
             raise type(error)(card.offers(str(precision), error)) from error
         resq.options.but(period, **options)  # out of range: said before anything runs
+        backend = _backend(resq, card)
+        rows = [Row("float", _float_opener(model, card), alone=True)]
+        if precision.is_frame:
+            rows.append(Row("frame", _opener(resq, card, period), alone=True))
+            return cls(tuple(rows), precision, {}, backend)
         keyframe, frame = keyframe_precision(precision), frame_precision(precision)
         hold = hold_precision(precision)
-        rows = [Row("float", _float_opener(model, card), alone=True)]
         left_out: dict[str, str] = {}
         for name, bits in (("keyframe", keyframe), ("frame", frame), ("hold", hold)):
             if name == "frame" and frame == keyframe:
@@ -94,7 +96,7 @@ class Rows:
             else:
                 rows.append(Row(name, _opener(own, card, period), bits.is_frame))
         rows.append(Row("resq", _opener(resq, card, period, **options)))
-        return cls(tuple(rows), frame, left_out, _backend(resq, card))
+        return cls(tuple(rows), frame, left_out, backend)
 
 
 def float_answer(model: QuantizedModel, card: ModelCard, start: Box | None) -> Answerer:

@@ -51,7 +51,6 @@ __all__ = [
 _FRAMES = 300  # of each video whose frames are pictures
 _SAVE_EVERY = 50  # steps
 _MEAN_OVER = 20  # steps, of the losses that are told
-_HEAD = 0.05  # of the rate, that of layers without batch norm
 _RISE = 200  # steps until the rate is highest
 
 Look = Callable[[Picture], Tensor]
@@ -119,7 +118,7 @@ def train_in_float(
     plan = Schedule(
         steps,
         rate,
-        head_rate=_HEAD * rate,
+        head_rate=network.head_pace * rate,
         warm_up=rise,
         weight_decay=0.01,
         average=0.998,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -40,9 +40,11 @@ def train_objects(
         list[Path], typer.Argument(help="What to cut from: videos, and folders of still pictures.")
     ],
     out: Weights,
-    width: Annotated[
-        int, typer.Option(help="Channels of STM's first convolution, of 64 published.")
-    ] = 16,
+    width: Annotated[int, typer.Option(help="Of STM's layers, of 64 published.")] = 16,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(help="EfficientNet-Lite0's published weights, for encoders of its kind."),
+    ] = None,
     start: Start = None,
     size: Annotated[int, typer.Option(help="Side of the square frames, a multiple of 16.")] = 160,
     frames: Annotated[
@@ -69,10 +71,17 @@ def train_objects(
     if frames < 2:
         raise OptionError(f"--frames is {frames}; expected 2 at least, one to remember")
     torch.manual_seed(seed)
+    if start is not None and backbone is not None:
+        raise OptionError("--start has a backbone of its own; expected it or --backbone")
+    options: dict[str, Any] = {"width": width}
+    if backbone is not None:
+        options["backbone"] = "efficientnet_lite0"
     if start is not None:
-        width = models.options_in(start, "stm").get("width", width)
-    network = models.build("stm", width=width)
+        options |= models.options_in(start, "stm")
+    network = models.build("stm", **options)
     assert isinstance(network, models.STM)
+    if backbone is not None:
+        models.load_backbone(network, backbone)
     if start is not None:
         models.load_weights(network, start)
     with frames_bar(Console(stderr=True)) as bar:
@@ -90,7 +99,7 @@ def train_objects(
         print_json({"out": str(out), "steps": steps, "losses": losses, "j": found})
     else:
         typer.echo(
-            f"{out}: stm of width {width}, {steps} steps, J {100 * found:.1f} in {_EXAMINED} "
+            f"{out}: stm of width {network.width}, {steps} steps, J {100 * found:.1f} in {_EXAMINED} "
             "scenes drawn anew; `resq calibrate` makes a model of it"
         )
 

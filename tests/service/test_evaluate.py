@@ -133,6 +133,19 @@ def evaluated(*arguments: object) -> dict[str, Any]:
     return result
 
 
+def test_frame_quantization_alone(models: dict[str, Any], tmp_path: Path) -> None:
+    root = write_camvid(tmp_path / "data", {"0001TP": 4})
+    arguments = ("camvid", root, "--model", "drive", "--precision", "W8A4", "--period", 2)
+    result = evaluated(*arguments)
+    assert result["frame_precision"] == result["precision"] == "W8A4"
+    assert {"hold", "keyframe", "resq"}.isdisjoint(result)
+    assert (result["frame"]["mean_bits"], result["frame"]["anchors"]) == (4, 4)
+    assert result["float"]["miou"] == 1
+    told = run(*arguments)
+    assert told.exit_code == 0
+    assert "frames after the keyframe" not in told.output
+
+
 def test_camvid(models: dict[str, Any], tmp_path: Path) -> None:
     root = write_camvid(tmp_path / "data", {"0001TP": 7, "short": 2})
     result = evaluated("camvid", root, "--model", "drive", "--period", 3)

@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from resq_core.errors import CalibrationError, InputError, OptionError, SavedModelError
-from resq_core.models import options_in
+from resq_core.models import STM, build, options_in
 from resq_core.zoo import Shelf
 from service.cli import app
 from service.commands import learning as command
 from service.encoder import VideoWriter
+from tests.resq_core.models.foreign import published_lite0
 from tests.service.conftest import SIZE, colour
 
 LEARN = ("--model", "tiny", "--precision", "W8A8->W8A4", "--batch", "2", "--steps", "30")
@@ -223,6 +224,33 @@ def test_an_object_network_learns_from_things_that_move(
         refused = CliRunner().invoke(app, [*arguments, *wrong])
         assert isinstance(refused.exception, OptionError)
         assert words in str(refused.exception)
+
+
+def test_an_object_network_begins_with_a_published_backbone(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.commands.train_objects._EXAMINED", 1)
+    light = build("stm", width=4, backbone="efficientnet_lite0")
+    assert isinstance(light, STM)
+    weights = published_lite0(light)
+    torch.save(weights, tmp_path / "lite0.pth")
+    out = tmp_path / "objects.safetensors"
+    arguments = ["train-objects", str(labelled), "--size", "64", "--batch", "1", "--steps", "1"]
+    arguments += ["--out", str(out), "--rate", "1e-4"]
+    begun = [*arguments, "--width", "4", "--backbone", str(tmp_path / "lite0.pth")]
+    done = CliRunner().invoke(app, begun)
+    assert done.exit_code == 0, done.output
+    assert options_in(out, "stm") == {"width": 4, "backbone": "efficientnet_lite0"}
+    learned = load_file(out)
+    means = weights["_bn0.running_mean"]
+    assert torch.equal(learned["Encoder_M.bn1.running_mean"], means)  # trained ones stay
+    kernel, first = learned["Encoder_M.conv1.weight"], weights["_conv_stem.weight"]
+    assert 0 < (kernel - first).abs().max() < 1e-3  # a step of the rate, beside decay
+    more = CliRunner().invoke(app, [*arguments, "--start", str(out)])
+    assert more.exit_code == 0, more.output
+    assert options_in(out, "stm") == {"width": 4, "backbone": "efficientnet_lite0"}
+    both = CliRunner().invoke(app, [*begun, "--start", str(out)])
+    assert "--start has a backbone of its own" in str(both.exception)
 
 
 def test_labels_that_do_not_fit_are_refused_by_name(labelled: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from resq_core.models import build
+from resq_core.models import STM, build
 
 # official → mmseg, for everything outside residual blocks
 _DDRNET = [
@@ -114,3 +114,24 @@ def without_bias(net: nn.Module, *keys: str) -> dict[str, Tensor]:
     for key in keys:
         state.pop(key).zero_()
     return dict(state)
+
+
+_LITE0 = {"conv1": "_expand_conv", "conv2": "_depthwise_conv", "conv3": "_project_conv"}
+_LITE0 |= {"bn1": "_bn0", "bn2": "_bn1", "bn3": "_bn2"}
+
+
+def published_lite0(net: STM) -> dict[str, Tensor]:
+    """An encoder's values moved a little, under the names of the whole classifier's checkpoint."""
+    found: dict[str, Tensor] = {"_fc.bias": torch.zeros(1000)}
+    index = {2: 0, 3: 3, 4: 5}  # of a stage's first block
+    for key, value in net.Encoder_Q.state_dict().items():
+        stage, *rest = key.split(".")
+        if stage in ("conv1", "bn1"):
+            name = f"{'_conv_stem' if stage == 'conv1' else '_bn0'}.{rest[0]}"
+        elif stage.startswith("res"):
+            block, part, what = rest
+            name = f"_blocks.{index[int(stage[3])] + int(block)}.{_LITE0[part]}.{what}"
+        else:
+            continue
+        found[name] = value + 1
+    return found

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
-from resq_core.errors import InputError, OptionError
-from resq_core.models import build
+from resq_core.errors import CheckpointError, InputError, OptionError
+from resq_core.models import build, load_backbone, options_in
 from resq_core.models.objects import aggregate, crop, object_masks, pad_to_stride
 from resq_core.models.stm import STM
+from tests.resq_core.models.foreign import published_lite0
 from tests.resq_core.models.golden import (
     assert_captured,
     assert_golden,
@@ -277,7 +279,7 @@ def test_number_of_objects_out_of_range(net: STM, bad: int) -> None:
 
 
 def test_a_width_out_of_range() -> None:
-    with pytest.raises(OptionError, match=r"no option num_objects; its options are: width"):
+    with pytest.raises(OptionError, match="no option num_objects; its options are: width, b"):
         build("stm", num_objects=2)
     with pytest.raises(OptionError, match="width is 65"):
         build("stm", width=65)
@@ -301,3 +303,49 @@ def test_both_encoders_of_a_new_network_see_alike() -> None:
     assert all(torch.equal(memory.state_dict()[k], v) for k, v in query.state_dict().items())
     for name, value in net.get_submodule("KV_Q_r4").state_dict().items():
         assert torch.equal(net.get_submodule("KV_M_r4").state_dict()[name], value)
+
+
+LITE = {"width": 4, "backbone": "efficientnet_lite0"}
+
+
+def test_one_with_a_light_backbone_follows_objects() -> None:
+    light = build("stm", **LITE).eval()
+    assert isinstance(light, STM)
+    frames, masks = scene(2)
+    with torch.inference_mode():
+        keys, values = light.memorize(frames[:1], masks, 2)
+        assert (keys.shape[2], values.shape[2]) == (8, 32)
+        assert light.segment(frames[1:], keys, values, 2).shape == (1, SLOTS, *SIZE)
+        shapes = [x.shape for x in light.Encoder_Q(frames[1:])]
+    assert [shape[1] for shape in shapes] == [112, 40, 24]
+    features = light.features(1, *SIZE)
+    assert [x.shape[2:] for x in features] == [shape[2:] for shape in shapes]
+
+
+def test_both_encoders_take_a_published_backbone(tmp_path: Path) -> None:
+    light = build("stm", **LITE)
+    assert isinstance(light, STM)
+    weights = published_lite0(light)
+    torch.save(weights, tmp_path / "lite0.pth")
+    load_backbone(light, tmp_path / "lite0.pth")
+    for encoder in (light.Encoder_M, light.Encoder_Q):
+        assert torch.equal(encoder.conv1.weight, weights["_conv_stem.weight"])
+        last = encoder.get_submodule("res4.5.bn3").state_dict()
+        assert torch.equal(last["running_var"], weights["_blocks.10._bn2.running_var"])
+    del weights["_blocks.3._bn1.bias"]
+    torch.save(weights, tmp_path / "damaged.pth")
+    with pytest.raises(
+        CheckpointError, match=r"damaged\.pth is no EfficientNet.*res3\.0\.bn2\.bias"
+    ):
+        load_backbone(light, tmp_path / "damaged.pth")
+    with pytest.raises(OptionError, match="backbone is resnet50; expected efficientnet_lite0"):
+        load_backbone(STM(4), tmp_path / "lite0.pth")
+    with pytest.raises(OptionError, match="no backbone is called 'resnet'; did you mean resnet50"):
+        build("stm", backbone="resnet")
+
+
+def test_a_checkpoint_shows_width_and_backbone(tmp_path: Path) -> None:
+    for options in ({"width": 4}, LITE):
+        path = tmp_path / "weights.safetensors"
+        save_file(build("stm", **options).state_dict(), path)
+        assert options_in(path, "stm") == options
