@@ -150,15 +150,17 @@ class ObjectSource:
         pictures: uint8 [H, W, 3] RGB, of anything, at least 16 pixels a side.
         paint: what else things may be; `resq_core.world.cut_out`.
         size: side of the square frames, a multiple of 16.
+        pace: what all motion is multiplied by, 0 or more.
 
     Raises:
         InputError: there is no picture, or it is too small.
-        OptionError: 16 does not divide the size.
+        OptionError: 16 does not divide the size, or the pace is below 0.
     """
 
     pictures: Sequence[Picture]
     paint: Paint
     size: int
+    pace: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.pictures:
@@ -168,6 +170,8 @@ class ObjectSource:
             raise InputError(f"a picture is {least} pixels wide or high; expected at least 16")
         if self.size < STRIDE or self.size % STRIDE:
             raise OptionError(f"size is {self.size}; expected a multiple of {STRIDE}")
+        if not self.pace >= 0:
+            raise OptionError(f"pace is {self.pace}; expected 0 or more")
 
     def batch(self, size: int, length: int, generator: torch.Generator) -> Batch:
         """`size` scenes of `length` frames, as `ObjectNetwork` takes them.
@@ -220,7 +224,7 @@ class ObjectSource:
         side = rng.uniform(0.4, 0.9) * min(height, width)
         place = rng.uniform(-1, 1, 2) * (1 - side / np.array((width, height)))
         views = []
-        for x, y, turn, grown in _path(length, rng, 0.5 * float(rng.random() < 0.7)):
+        for x, y, turn, grown in _path(length, rng, self.pace * 0.5 * float(rng.random() < 0.7)):
             seen = _affine(turn * 0.3, math.exp(grown))
             seen = np.diag((side / width, side / height)) @ seen
             shift = place + np.array((x * side / width, y * side / height))
@@ -238,7 +242,7 @@ class ObjectSource:
         sprite = torch.cat([sprite[:3] * sprite[3:], sprite[3:]])
         side, start = float(rng.uniform(*_SIZES)), rng.uniform(-0.6, 0.6, 2)
         views = []
-        for x, y, turn, grown in _path(length, rng, 1.0):
+        for x, y, turn, grown in _path(length, rng, self.pace):
             seen = _affine(-turn, math.exp(-grown) / side)
             views.append(np.column_stack((seen, -seen @ (start + np.array((x, y))))))
         return _sampled(sprite, np.stack(views), self.size, "zeros", _bend(rng))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["train_objects"]
 
 _EXAMINED = 64  # scenes, drawn anew
+_SCENES, _LENGTH, _FPS = 10, 16, 10
+_CALM = 0.25  # of the motion in training, for scenes that are written
 _MATCHING = 2.0  # weight of its error
 _OTHER_SCENES = 1 << 32  # added to the seed
 
@@ -53,6 +56,9 @@ def train_objects(
     steps: Steps = 4000,
     batch: Annotated[int, typer.Option(help="Scenes at a time.")] = 6,
     rate: Rate = 1e-3,
+    scenes: Annotated[
+        Path | None, typer.Option(help="Also write ten scenes there, for calibrate: mp4, png.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights and scenes.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -95,12 +101,14 @@ def train_objects(
             bar,
         )
         found = _examined(best, source, frames, seed, bar)
+        if scenes is not None:
+            _write_scenes(replace(source, pace=_CALM), scenes, seed)
     if as_json:
         print_json({"out": str(out), "steps": steps, "losses": losses, "j": found})
     else:
         typer.echo(
-            f"{out}: stm of width {network.width}, {steps} steps, J {100 * found:.1f} in {_EXAMINED} "
-            "scenes drawn anew; `resq calibrate` makes a model of it"
+            f"{out}: stm of width {network.width}, {steps} steps, J {100 * found:.1f} in "
+            f"{_EXAMINED} scenes drawn anew; `resq calibrate` makes a model of it"
         )
 
 
@@ -144,3 +152,24 @@ def _examined(network: STM, source: ObjectSource, frames: int, seed: int, bar: P
                 scores.append(region_similarity(*masks))
         bar.advance(line)
     return float(np.mean(scores))
+
+
+def _write_scenes(source: ObjectSource, folder: Path, seed: int) -> None:
+    """Scenes that neither training nor `_examined` draws: I.mp4, and I.png of the first masks."""
+    import numpy as np
+    import torch
+
+    from resq_core.zoo.cards import DAVIS_COLOURS
+    from service.encoder import VideoWriter
+    from service.masks import mask_png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed + 2 * _OTHER_SCENES)
+    for i in range(_SCENES):
+        scene = source.batch(1, _LENGTH, generator)
+        assert scene.labels is not None
+        with VideoWriter(folder / f"{i}.mp4", _FPS, (source.size, source.size)) as video:
+            for frame in scene.frames:
+                video.write((255 * frame[0, :3]).round().byte().permute(1, 2, 0).numpy())
+        ids = scene.labels[0][0].numpy().astype(np.uint8)
+        (folder / f"{i}.png").write_bytes(mask_png(ids, DAVIS_COLOURS))

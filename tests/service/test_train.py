@@ -17,7 +17,9 @@ from resq_core.models import STM, build, options_in
 from resq_core.zoo import Shelf
 from service.cli import app
 from service.commands import learning as command
+from service.decoder import open_clip
 from service.encoder import VideoWriter
+from service.objects import read_mask_file
 from tests.resq_core.models.foreign import published_lite0
 from tests.service.conftest import SIZE, colour
 
@@ -236,7 +238,7 @@ def test_an_object_network_begins_with_a_published_backbone(
     torch.save(weights, tmp_path / "lite0.pth")
     out = tmp_path / "objects.safetensors"
     arguments = ["train-objects", str(labelled), "--size", "64", "--batch", "1", "--steps", "1"]
-    arguments += ["--out", str(out), "--rate", "1e-4"]
+    arguments += ["--out", str(out), "--rate", "1e-4", "--scenes", str(tmp_path / "scenes")]
     begun = [*arguments, "--width", "4", "--backbone", str(tmp_path / "lite0.pth")]
     done = CliRunner().invoke(app, begun)
     assert done.exit_code == 0, done.output
@@ -246,6 +248,11 @@ def test_an_object_network_begins_with_a_published_backbone(
     assert torch.equal(learned["Encoder_M.bn1.running_mean"], means)  # trained ones stay
     kernel, first = learned["Encoder_M.conv1.weight"], weights["_conv_stem.weight"]
     assert 0 < (kernel - first).abs().max() < 1e-3  # a step of the rate, beside decay
+    scenes = [f"{i}.{kind}" for i in range(10) for kind in ("mp4", "png")]
+    assert sorted(p.name for p in (tmp_path / "scenes").iterdir()) == scenes
+    with open_clip(tmp_path / "scenes/3.mp4") as video:
+        assert [frame.image.shape for frame in video] == 16 * [(64, 64, 3)]
+    assert 1 in read_mask_file(tmp_path / "scenes/3.png")
     more = CliRunner().invoke(app, [*arguments, "--start", str(out)])
     assert more.exit_code == 0, more.output
     assert options_in(out, "stm") == {"width": 4, "backbone": "efficientnet_lite0"}

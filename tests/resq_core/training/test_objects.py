@@ -45,6 +45,17 @@ def test_a_batch_has_masks_in_its_first_frames_only() -> None:
     assert all(x.min() >= 0 and x.max() <= 1 for x in one.frames)
 
 
+def test_nothing_moves_at_no_pace() -> None:
+    still = source(pace=0.0).batch(2, 3, torch.Generator().manual_seed(2))
+    assert still.labels is not None
+    bends = [(a != still.labels[0]).float().mean() for a in still.labels]
+    moved = source().batch(2, 3, torch.Generator().manual_seed(2)).labels
+    assert moved is not None
+    assert bends[2] < 0.5 * (moved[2] != moved[0]).float().mean()
+    with pytest.raises(OptionError, match="pace is -1"):
+        source(pace=-1.0)
+
+
 def test_labels_are_where_the_things_are(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_JITTER", "_NOISE", "_LIGHT"):
         monkeypatch.setattr(f"resq_core.training.objects.{name}", 0.0)
