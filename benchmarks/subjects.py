@@ -40,9 +40,9 @@ def size_of(text: str) -> tuple[int, int]:
 class Subject:
     """A network at an input size.
 
-    name: `street` for the trained model of the zoo, else one of `models.names()` with seeded
-    random weights, whose batch norms take their statistics from a drawn street. size: (height,
-    width) of its input.
+    name: a trained model of the zoo, else one of `models.names()` with seeded random weights,
+    whose batch norms take their statistics from a drawn street. size: (height, width) of its
+    input.
 
     Raises OptionError for a network whose input is not one picture.
     """
@@ -51,8 +51,14 @@ class Subject:
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if self.name == "stm":
-            raise OptionError("stm takes masks and a memory; expected a network of one picture")
+        if self.name == "stm" or (self._is_ready and zoo.card(self.name).task == "vos"):
+            raise OptionError(
+                f"{self.name} takes masks and a memory; expected a network of one picture"
+            )
+
+    @property
+    def _is_ready(self) -> bool:
+        return self.name in zoo.names()
 
     @property
     def knows_labels(self) -> bool:
@@ -62,7 +68,9 @@ class Subject:
     @property
     def is_pose(self) -> bool:
         """Its outputs are heatmaps of joints; else they are logits of classes."""
-        return self.name.endswith("_pose")
+        return self.name.endswith("_pose") or (
+            self._is_ready and zoo.card(self.name).task == "pose"
+        )
 
     def clip(self, name: str, frames: int) -> clips.Clip:
         """A clip at the size this network is drawn at. Raises as `clips.load` does."""
@@ -72,7 +80,9 @@ class Subject:
         """A clip as float32 [N, 3, H, W]; for pose one fixed crop, around what moves in it."""
         card = zoo.card("street")
         if self.is_pose:
-            pose = PoseTask(COCO17, self.size, card.mean, card.std)
+            joints = zoo.card(self.name).joint_set if self._is_ready else COCO17
+            assert joints is not None
+            pose = PoseTask(joints, self.size, card.mean, card.std)
             crop = pose.crop_of(clips.moving_box(clip.pictures))
             return torch.cat([pose.preprocess(picture, crop) for picture in clip.pictures])
         task = SegmentationTask(card.classes, card.palette, self.size, card.mean, card.std)
@@ -80,8 +90,8 @@ class Subject:
 
     def network(self) -> nn.Module:
         """The float network in eval mode."""
-        if self.name == "street":
-            return zoo.load("street").module
+        if self._is_ready:
+            return zoo.load(self.name).module
         torch.manual_seed(0)
         network = models.build(self.name)
         norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -95,8 +105,8 @@ class Subject:
 
     def quantized(self, network: nn.Module, frames: Tensor, period: int) -> QuantizedModel:
         """Ours: as the zoo calibrated it, else calibrated on these frames and a moving street."""
-        if self.name == "street":
-            return zoo.load("street")
+        if self._is_ready:
+            return zoo.load(self.name)
         moving = self.inputs(self.clip("street-moving", _CALIBRATION))
         model = quantize(network, PRECISION, period=period, example=frames[:1])
         model.calibrate([frames[:_CALIBRATION], moving], samples=_SAMPLES)

@@ -65,6 +65,7 @@ RUNS = (
     Comparison("street", "512x1024", *_PERSON),
     Comparison("street", "512x1024", *_CARS),
     Comparison("street", "512x1024", "pedestrians"),
+    Comparison("person", "256x256", *_PERSON),
     Comparison("hrnet_w32_pose", "256x256", *_PERSON),
     Comparison("hrnet_w32_pose", "256x256", "pedestrians"),
 )

@@ -396,10 +396,8 @@ def _calm(net: STM) -> None:
     for last in (net.Decoder.convFM, net.Decoder.pred2):
         nn.init.kaiming_normal_(last.weight, nonlinearity="linear")
     if net.backbone == _LITE:  # trained ones end in sums that no norm follows
-        for head in (net.KV_M_r4, net.KV_Q_r4):
-            head.Key.weight.div_(_LITE_STEP)
-            head.Value.weight.div_(_LITE_STEP)
-        for finer in (net.Decoder.RF3, net.Decoder.RF2):
-            finer.convFS.weight.div_(_LITE_STEP)
+        heads, decoder = net.KV_Q_r4, net.Decoder
+        for reader in (heads.Key, heads.Value, decoder.RF3.convFS, decoder.RF2.convFS):
+            reader.weight.div_(_LITE_STEP)
     net.Encoder_M.load_state_dict(net.Encoder_Q.state_dict(), strict=False)
     net.KV_M_r4.load_state_dict(net.KV_Q_r4.state_dict())

@@ -51,6 +51,7 @@ class TrainedLayer:
         weights: ŵ of each plane.
         frame_scale: of Φ_a.
         pool_scales: of Θ_a^1…Θ_a^n, in the size that inference moves them to.
+        mixed: products are made in bfloat16.
     """
 
     op: LinearOp
@@ -58,6 +59,7 @@ class TrainedLayer:
     weights: tuple[Tensor, ...]
     frame_scale: Tensor
     pool_scales: tuple[Tensor, ...] = field(default=())
+    mixed: bool = False
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class TrainedLayer:
         per_channel: bool,
         aligned: bool,
         signed: bool = True,
+        mixed: bool = False,
     ) -> TrainedLayer:
         """Lay out a layer.
 
@@ -77,6 +80,7 @@ class TrainedLayer:
             scales: the learned scale of each quantizer, scalars.
             per_channel, aligned: as of the model.
             signed: as of the layer's keyframe quantizer.
+            mixed: products are made in bfloat16.
         """
         p, fixed = precision, replace(op, weight=op.weight.detach())
         frame = scales[frame_slot(p)]
@@ -85,7 +89,7 @@ class TrainedLayer:
             alone = LayerQuantizers.of(
                 fixed, (p.activation_bits, frame.item()), first, signed=signed
             )
-            return cls(op, alone, (_trained(op, first),), frame)
+            return cls(op, alone, (_trained(op, first),), frame, mixed=mixed)
         later = first
         if p.residual_weight_bits != p.weight_bits:
             later = QuantizedWeight.of(fixed, p.residual_weight_bits, per_channel)
@@ -108,14 +112,14 @@ class TrainedLayer:
             s * (entry.scale / s.item()) for s, entry in zip(learned, layout.pool, strict=True)
         )
         weights = tuple(_trained(op, plane.weight) for plane in layout.planes)
-        return cls(op, layout, weights, frame, pool)
+        return cls(op, layout, weights, frame, pool, mixed)
 
     def anchor(self, x: Tensor, reference: Reference) -> tuple[Tensor, Transmitted]:
         """A keyframe: its output, and what later frames are residuals of."""
         q = self.quantizers
         values = _quantized(x, self.frame_scale, q.frame_scale, q.frame_bits, q.frame_signed)
         values = _on_grid(values, self.quantizers.planes[0].scale)
-        z = self.op.apply(values, self.weights[0], self.op.bias)
+        z = self._product(values, self.weights[0], self.op.bias)
         channels = self.op.channel_dim
         lengths = torch.linalg.vector_norm(x.detach(), dim=channels, keepdim=True)
         norms = lengths.mean(dim=tuple(range(1, x.ndim)), keepdim=True)
@@ -137,11 +141,15 @@ class TrainedLayer:
         if reference is Reference.PREVIOUS:
             state.x = x
         if state.z is None:
-            return self.op.apply(planes[0], self.weights[0], self.op.bias)
+            return self._product(planes[0], self.weights[0], self.op.bias)
         z = state.z
         for values, weight in zip(planes[1:], self.weights[1:], strict=True):
-            z = z + self.op.apply(values, weight)
+            z = z + self._product(values, weight)
         return z
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
+            return self.op.apply(x, weight, bias).float()
 
     def _updates(self, delta: Tensor, policy: Policy, norms: Tensor) -> list[tuple[int, Tensor]]:
         """What is transmitted of a residual, and in which plane."""

@@ -94,7 +94,7 @@ def ohem_cross_entropy(
         return logits.sum() * 0.0
     hardest = max(int(losses.numel() * kept), 1)
     least = losses.detach().kthvalue(losses.numel() - hardest + 1).values
-    bound = torch.minimum(least, -torch.tensor(threshold).log())
+    bound = torch.minimum(least, -torch.tensor(threshold, device=least.device).log())
     return losses[losses.detach() >= bound].mean()
 
 

@@ -20,6 +20,8 @@ from resq_core.training.layers import TrainedLayer, Transmitted
 
 __all__ = ["TrainedNetwork"]
 
+_CPU = torch.device("cpu")
+
 
 class TrainedNetwork(nn.Module):
     """A calibrated model whose weights and activation scales learn (QAT, Sec. 4).
@@ -32,6 +34,9 @@ class TrainedNetwork(nn.Module):
     Args:
         model: calibrated, at the precision and with the options to train for.
         shape: of one batch of frames, [B, C, H, W].
+        device: where it learns; frames have to be there.
+        mixed: multiply in bfloat16. What is quantized keeps its steps in float32 between layers,
+            but products are rounded to 8 binary digits; weights and gradients stay float32.
 
     Attributes:
         network: the float network whose parameters are trained.
@@ -42,17 +47,25 @@ class TrainedNetwork(nn.Module):
         CaptureError: the network cannot be captured at this shape.
     """
 
-    def __init__(self, model: QuantizedModel, shape: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: QuantizedModel,
+        shape: Sequence[int],
+        device: torch.device = _CPU,
+        mixed: bool = False,
+    ) -> None:
         super().__init__()
         model.encodings.require(model.precision)
-        self._model, self._shape = model, tuple(shape)
-        self.network = copy.deepcopy(model.module).eval().requires_grad_(True)
-        self._program = export(self.network, [torch.zeros(self._shape)])
+        self._model, self._shape, self._mixed = model, tuple(shape), mixed
+        self.network = copy.deepcopy(model.module).to(device).eval().requires_grad_(True)
+        self._program = export(self.network, [torch.zeros(self._shape, device=device)])
         with torch.no_grad():
             self._names = tuple(op.name for op in lower(self._program, (self._shape,)).ops)
         self._slots = slots_of(model.precision)
         self.log_scales = nn.ParameterList(
-            torch.tensor([model.encodings.scale(slot, name) for name in self._names]).log()
+            torch.tensor(
+                [model.encodings.scale(slot, name) for name in self._names], device=device
+            ).log()
             for slot in self._slots
         )
 
@@ -66,7 +79,7 @@ class TrainedNetwork(nn.Module):
             "period": str(options.period),
             "reference": str(options.reference),
             "policy": f"{options.policy.form} {options.policy.threshold}",
-        }
+        } | ({"mixed": "True"} if self._mixed else {})
 
     def weights(self) -> Iterator[nn.Parameter]:
         """Parameters of the float network."""
@@ -127,7 +140,7 @@ class TrainedNetwork(nn.Module):
         aligned = self._model.grid is Grid.ALIGNED
         precision, encodings = self._model.precision, self._model.encodings
         signed = encodings.signed(frame_slot(precision), op.name)
-        return TrainedLayer.of(op, precision, scales, per_channel, aligned, signed)
+        return TrainedLayer.of(op, precision, scales, per_channel, aligned, signed, self._mixed)
 
     def quantized(self) -> QuantizedModel:
         """What was learned so far, to be run and saved; for this precision alone."""
@@ -138,5 +151,6 @@ class TrainedNetwork(nn.Module):
         start = self._model.encodings
         unsigned = {s: names for s, names in start.unsigned.items() if s in scales}
         return self._model.with_network(
-            self.network, Encodings(start.granularity, scales, start.about, unsigned)
+            copy.deepcopy(self.network).cpu(),
+            Encodings(start.granularity, scales, start.about, unsigned),
         )

@@ -54,6 +54,11 @@ class Batch:
     frames: list[Tensor]
     labels: list[Tensor] | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """The same sequences on a device."""
+        labels = None if self.labels is None else [y.to(device) for y in self.labels]
+        return Batch([x.to(device) for x in self.frames], labels)
+
 
 class Source(Protocol):
     """Draws sequences."""

@@ -73,7 +73,7 @@ class Schedule:
 
 
 class Trainer(Generic[Network]):
-    """AdamW over a network's weights and scales.
+    """AdamW over a network's weights and scales, on the device that the network is on.
 
     Args:
         network: what learns.
@@ -101,6 +101,7 @@ class Trainer(Generic[Network]):
         self._schedule = schedule
         self._about = asdict(schedule) | {"seed": seed} | network.about | dict(about or {})
         self.step = 0
+        self._device = next(network.weights()).device
         self._generator = torch.Generator().manual_seed(seed)
         decay = schedule.weight_decay
         learning = (
@@ -133,7 +134,7 @@ class Trainer(Generic[Network]):
             InputError: the batches cannot be drawn.
             OptionError: the loss is not finite; nothing was changed.
         """
-        batch = self._batches(self._generator)
+        batch = self._batches(self._generator).to(self._device)
         loss = self._loss(self._network(batch.frames), batch)
         if not torch.isfinite(loss):
             raise OptionError(
@@ -173,13 +174,13 @@ class Trainer(Generic[Network]):
             SavedModelError: the file is damaged, or of another network or schedule.
         """
         try:
-            saved = torch.load(path, weights_only=True)
+            saved = torch.load(path, weights_only=True, map_location=self._device)
             if saved["about"] != self._about:
                 raise SavedModelError(f"{path} is of {saved['about']}; expected {self._about}")
             self._network.load_state_dict(saved["network"])
             self._optimizer.load_state_dict(saved["optimizer"])
             self._decay.load_state_dict(saved["decay"])
-            self._generator.set_state(saved["generator"])
+            self._generator.set_state(saved["generator"].cpu())
             if self._average is not None:
                 self._average.load_state_dict(saved["average"])
             self.step = saved["step"]

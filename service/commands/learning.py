@@ -104,14 +104,14 @@ def train_in_float(
     """Train a network, and write the average of its weights.
 
     Args:
-        network: what learns.
+        network: what learns, on the device where it does.
         loss, batches: see `Trainer`.
         out: the file, X.safetensors; the training's state is beside it until it ends.
         schedule: steps, the highest rate, and the seed.
         bar: is told of every step.
 
     Returns:
-        The averaged network, in evaluation mode, and what `run_training` returns.
+        The averaged network, in evaluation mode on the CPU, and what `run_training` returns.
     """
     steps, rate, seed = schedule
     rise = min(_RISE, steps // 10)
@@ -127,7 +127,7 @@ def train_in_float(
     trainer = Trainer(network, loss, batches, plan, seed)
     last, log = out.with_suffix(".last.pt"), out.with_suffix(".ndjson")
     losses = run_training(trainer, last, log, bar, bar.add_task("training", total=steps))
-    best = trainer.result.network.eval()
+    best = trainer.result.network.eval().cpu()
     save_file({name: value.contiguous() for name, value in best.state_dict().items()}, out)
     last.unlink()
     return best, losses

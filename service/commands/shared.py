@@ -49,6 +49,7 @@ __all__ = [
     "Start",
     "Steps",
     "Threshold",
+    "Trains",
     "Url",
     "Weights",
     "bytes_bar",
@@ -94,6 +95,7 @@ Box = Annotated[str | None, typer.Option(help="Pose: x,y,width,height in pixels.
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:N or auto; else RESQ_DEVICE, or cpu.")
 ]
+Trains = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N or auto.")]
 Weights = Annotated[Path, typer.Option(help="The checkpoint to write, X.safetensors.")]
 Start = Annotated[Path | None, typer.Option(help="A checkpoint; else from scratch.")]
 Steps = Annotated[int, typer.Option(help="Of the optimizer.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from resq_core.errors import OptionError
 from resq_core.naming import not_known
 from service.commands.shared import (
     Json,
+    Trains,
     frames_bar,
     model_names,
     network_input,
@@ -53,7 +55,9 @@ def train(
         typer.Option("--labelled", help="Learn from labels: DIR has its own in DIR_labels."),
     ] = False,
     frames: Annotated[int, typer.Option(help="At most, of each video, held in memory.")] = 240,
+    mixed: Annotated[bool, typer.Option("--mixed", help="Multiply in bfloat16.")] = False,
     seed: Annotated[int, typer.Option(help="Of the sequences.")] = 0,
+    device: Trains = "cpu",
     as_json: Json = False,
 ) -> None:
     """Quantization-aware training: sequences of T frames, towards float outputs or labels.
@@ -61,6 +65,7 @@ def train(
     An interrupted training goes on where it was when it is called again, from OUT/last.pt.
     """
     from resq_core import Precision, QuantizedModel
+    from resq_core.device import checked_device
     from resq_core.training import Schedule, TrainedNetwork, Trainer, batch_of
     from service.commands.learning import labelled_stills, run_training, unlabelled
     from service.commands.saving import save_model
@@ -71,6 +76,7 @@ def train(
         raise OptionError(
             f"out is {out}; expected a folder, which holds the training's state as well"
         )
+    where = checked_device(device)
     offered = shelf_models(*open_shelves(load_config().models_dir))
     if model not in offered:
         raise OptionError(not_known("no model is", model, offered))
@@ -96,11 +102,11 @@ def train(
             else unlabelled(material, look, frames, bar)
         )
         capturing = bar.add_task("capturing", total=1)
-        network = TrainedNetwork(start, (batch, 3, *size))
+        network = TrainedNetwork(start, (batch, 3, *size), where, mixed)
         bar.update(capturing, completed=1)
         trainer = Trainer(
             network,
-            _labels_loss if labelled else _towards(start.module, card),
+            _labels_loss if labelled else _towards(copy.deepcopy(start.module).to(where), card),
             lambda generator: batch_of(source, batch, period, size, generator),
             schedule,
             seed,

@@ -16,6 +16,7 @@ from service.commands.shared import (
     Rate,
     Start,
     Steps,
+    Trains,
     Weights,
     frames_bar,
     label_set,
@@ -50,6 +51,7 @@ def train_float(
     batch: Annotated[int, typer.Option(help="Pictures at a time.")] = 6,
     rate: Rate = 1e-3,
     seed: Annotated[int, typer.Option(help="Of weights and pictures.")] = 0,
+    device: Trains = "cpu",
     as_json: Json = False,
 ) -> None:
     """Train a segmentation network on labelled pictures.
@@ -58,11 +60,13 @@ def train_float(
     """
     import torch
 
+    from resq_core.device import checked_device
     from resq_core.tasks import SegmentationTask
     from resq_core.training import FloatNetwork, batch_of
     from service.commands.learning import check_options, labelled_stills, train_in_float
 
     check_options(out, batch)
+    where = checked_device(device)
     known, wanted = label_set(labels), parse_size(size, "size")
     torch.manual_seed(seed)
     network = _network(architecture, len(known.classes), upsample, start)
@@ -72,7 +76,7 @@ def train_float(
             folders, look, len(known.classes), known.ignore_index, bar, _SCALES, _JITTER
         )
         _, losses = train_in_float(
-            FloatNetwork(network),
+            FloatNetwork(network).to(where),
             _loss,
             lambda generator: batch_of(source, batch, 1, wanted, generator),
             out,

@@ -15,6 +15,7 @@ from service.commands.shared import (
     Rate,
     Start,
     Steps,
+    Trains,
     Weights,
     frames_bar,
     print_json,
@@ -60,6 +61,7 @@ def train_objects(
         Path | None, typer.Option(help="Also write ten scenes there, for calibrate: mp4, png.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights and scenes.")] = 0,
+    device: Trains = "cpu",
     as_json: Json = False,
 ) -> None:
     """Train STM on people and pieces of pictures that move over pictures.
@@ -69,11 +71,13 @@ def train_objects(
     import torch
 
     from resq_core import models
+    from resq_core.device import checked_device
     from resq_core.training import ObjectNetwork, ObjectSource
     from resq_core.world import cut_out
     from service.commands.learning import check_options, pictures_of, train_in_float
 
     check_options(out, batch)
+    where = checked_device(device)
     if frames < 2:
         raise OptionError(f"--frames is {frames}; expected 2 at least, one to remember")
     torch.manual_seed(seed)
@@ -93,7 +97,7 @@ def train_objects(
     with frames_bar(Console(stderr=True)) as bar:
         source = ObjectSource(pictures_of(material, bar), cut_out, size)
         best, losses = train_in_float(
-            ObjectNetwork(network),
+            ObjectNetwork(network).to(where),
             _loss,
             lambda generator: source.batch(batch, frames, generator),
             out,

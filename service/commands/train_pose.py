@@ -15,6 +15,7 @@ from service.commands.shared import (
     Rate,
     Start,
     Steps,
+    Trains,
     Weights,
     frames_bar,
     parse_size,
@@ -49,6 +50,7 @@ def train_pose(
     batch: Annotated[int, typer.Option(help="People at a time.")] = 16,
     rate: Rate = 1e-3,
     seed: Annotated[int, typer.Option(help="Of weights and people.")] = 0,
+    device: Trains = "cpu",
     as_json: Json = False,
 ) -> None:
     """Train a pose network on drawn people: the 15 joints of JHMDB, in any posture.
@@ -58,12 +60,14 @@ def train_pose(
     import torch
 
     from resq_core import models
+    from resq_core.device import checked_device
     from resq_core.tasks import JHMDB15, PoseTask
     from resq_core.training import FloatNetwork, PortraitSource
     from resq_core.world import portrait
     from service.commands.learning import check_options, pictures_of, train_in_float
 
     check_options(out, batch)
+    where = checked_device(device)
     if "num_joints" not in models.options_of(architecture):
         raise OptionError(f"architecture is {architecture}; expected a pose network")
     task = PoseTask(JHMDB15, parse_size(size, "size"), **IMAGENET)
@@ -76,7 +80,7 @@ def train_pose(
     with frames_bar(Console(stderr=True)) as bar:
         source = PortraitSource(pictures_of(material, bar), portrait, task)
         best, losses = train_in_float(
-            FloatNetwork(network),
+            FloatNetwork(network).to(where),
             _loss,
             lambda generator: source.batch(batch, generator),
             out,

@@ -169,7 +169,12 @@ def test_the_table_is_for_people_too(root: Path) -> None:
         (["--seeds", "-1"], PRECISIONS, OptionError, "seeds is -1"),
         ([], PRECISIONS[2:], OptionError, "none of single frames"),
         ([], (*PRECISIONS, "W3A3"), CalibrationError, "frame W3A3"),
-        (["--model", "nothing"], PRECISIONS, OptionError, "there are: person, street, tiny"),
+        (
+            ["--model", "nothing"],
+            PRECISIONS,
+            OptionError,
+            "there are: anything, person, street, tiny",
+        ),
     ],
 )
 def test_mistakes(

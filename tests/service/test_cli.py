@@ -28,7 +28,7 @@ def test_help_lists_the_commands() -> None:
     [
         (["--precision", "W8A8->W8A9"], "bits is 9; expected"),
         (["--precision", "W8A8"], "residual frames"),
-        (["--model", "nothing"], "there are: person, street"),
+        (["--model", "nothing"], "there are: anything, person, street"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -95,7 +95,7 @@ def test_the_same_training_twice_is_the_same_and_an_interrupted_one_too(
 def test_a_pose_learns_its_heatmaps(clip: Path, shelf: Shelf, tmp_path: Path) -> None:
     out = tmp_path / "models" / "p"
     options = ("--model", "marker", "--precision", "W8A8->W8A{0,4,8}", "--steps", "2")
-    done = train(out, str(clip), *options, "--batch", "1")
+    done = train(out, str(clip), *options, "--batch", "1", "--mixed")
     assert done.exit_code == 0, done.output
     learned, start = (load_file(Shelf(tmp_path / "models").path(name)) for name in ("p", "marker"))
     assert any(not torch.equal(learned[name], start[name]) for name in start if "weight" in name)
@@ -111,11 +111,12 @@ def test_mistakes(clip: Path, stills: Path, shelf: Shelf, tmp_path: Path) -> Non
         (
             (str(clip), "--model", "none", "--precision", "W8A8"),
             OptionError,
-            "there are: person, street",
+            "there are: anything, person, street",
         ),
         ((str(clip), "--model", "tiny", "--precision", "W2A2"), CalibrationError, "frame W2A2"),
         ((str(clip), *LEARN, "--steps", "0"), OptionError, "steps is 0"),
         ((str(clip), *LEARN, "--batch", "0"), OptionError, "batch is 0"),
+        ((str(clip), *LEARN, "--device", "gpu"), OptionError, "device is 'gpu'; expected cpu"),
         ((str(clip), *LEARN, "--crop", "big"), OptionError, "crop is 'big'"),
         ((str(clip), *LEARN, "--crop", "640x480"), InputError, "frames are 64x48"),
         ((str(clip), *LEARN, "--period", "9"), InputError, "the longest clip has 8 frames"),

@@ -94,7 +94,7 @@ def test_a_pose_model_is_tuned_on_its_joints(clip: Path, shelf: Shelf, tmp_path:
         ([], "0 goals given; expected one of --max-drop, --max-bops, --max-ms"),
         (["--max-drop", "1", "--max-ms", "9"], "2 goals given"),
         (["--max-drop", "1", "--periods", "4,x"], "periods is '4,x'"),
-        (["--max-drop", "1", "--model", "none"], "there are: person, street"),
+        (["--max-drop", "1", "--model", "none"], "there are: anything, person, street"),
         (["--max-drop", "1", "--box", "0,0,9,9"], "box is for pose models"),
         (["--max-drop", "1", "--precision", "W8A8"], "residual frames have bits"),
         (["--max-bops", "0.1"], r"no setting keeps max-bops 0\.1: the closest has"),

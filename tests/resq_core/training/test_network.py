@@ -95,6 +95,21 @@ def test_frames_alone_are_keyframes() -> None:
     assert_alike(network(frames), [stream.step(x).output for x in frames])
 
 
+def test_products_in_half_the_digits_stay_close_and_learn() -> None:
+    frames, model = clip(2), calibrated("W8A8->W4A4")
+    whole = TrainedNetwork(model, frames[0].shape)
+    mixed = TrainedNetwork(model, frames[0].shape, mixed=True)
+    assert whole.about | {"mixed": "True"} == mixed.about != whole.about
+    for a, b in zip(mixed(frames), whole(frames), strict=True):
+        assert a.dtype == torch.float32
+        assert 0 < (a - b).abs().mean() < 0.02 * b.std()
+    mixed(frames)[-1].square().mean().backward()
+    for name, parameter in mixed.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.grad is not None, name
+        assert 0 < parameter.grad.abs().sum() < torch.inf, name
+
+
 @pytest.mark.parametrize("precision", ["W8A8->W4A4", "W8A8->W8A{0,4,8}"])
 def test_gradients_reach_all_that_learns_and_nothing_else(precision: str) -> None:
     network = TrainedNetwork(calibrated(precision, grid="free"), (1, 3, *SIZE))
