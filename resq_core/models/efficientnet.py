@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resq_core.errors import CheckpointError
 from resq_core.models.checkpoint_files import listed, read_tensors
 
-__all__ = ["LITE0", "STEM", "backbone_weights", "norm", "stages"]
+__all__ = ["LITE0", "NAME", "STEM", "backbone_weights", "norm", "stages"]
 
+NAME = "efficientnet_lite0"
 STEM = 32  # channels of the first convolution, 3x3 with stride 2
 LITE0 = (112, 40, 24)  # channels at 1/16, 1/8 and 1/4
 _EPSILON = 1e-3
@@ -86,7 +88,8 @@ def backbone_weights(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tens
         wanted: keys `conv1`, `bn1`, `res2.0.conv2` and so on, with the tensors that they replace.
 
     Raises:
-        CheckpointError: the file cannot be read, or lacks a key, or has one of another shape.
+        CheckpointError: the file cannot be read, lacks a key, has one of another shape, or holds
+            NaN or infinity.
     """
     given = {_own(key): value for key, value in read_tensors(path).items()}
     bad = [k for k, v in wanted.items() if k not in given or given[k].shape != v.shape]
@@ -95,7 +98,11 @@ def backbone_weights(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tens
             f"{path} is no EfficientNet-Lite0 with published names; missing or of another shape: "
             f"{listed(bad)}"
         )
-    return {key: given[key] for key in wanted}
+    found = {key: given[key] for key in wanted}
+    bad = [key for key, value in found.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise CheckpointError(f"{path} holds NaN or infinity in {listed(bad)}")
+    return found
 
 
 def _own(key: str) -> str:
@@ -103,9 +110,10 @@ def _own(key: str) -> str:
     head, _, rest = key.partition(".")
     if head in ("_conv_stem", "_bn0"):
         return f"{'conv1' if head == '_conv_stem' else 'bn1'}.{rest}"
-    if head != "_blocks":
+    parts = rest.split(".", 2)
+    if head != "_blocks" or len(parts) != 3 or not parts[0].isdecimal():
         return key
-    block, name, what = rest.split(".", 2)
+    block, name, what = parts
     index = int(block)
     for stage, blocks in enumerate(_STAGES, 2):
         if index < len(blocks):

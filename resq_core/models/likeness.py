@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resq_core.models import efficientnet
 from resq_core.models.key_names import AUX_HEAD
 from resq_core.models.registry import build, names, options_of
 
@@ -53,7 +54,7 @@ def counted_options(arch: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         found["width"] = weights[_KEYS].shape[0] // 2
     inner = weights.get(_DEPTHWISE)
     if "backbone" in options and inner is not None and inner.shape[1:2] == (1,):
-        found["backbone"] = "efficientnet_lite0"
+        found["backbone"] = efficientnet.NAME
     return found
 
 

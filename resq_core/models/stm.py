@@ -49,7 +49,7 @@ _LITE_STEP = 8.0  # standard deviation of its features, or so
 _LITE_MEAN, _LITE_STD = 3 * (127 / 255,), 3 * (128 / 255,)
 _WIDTH = 64  # of the published network
 _KEY, _VALUE, _DECODER = 2, 8, 4  # channels, in widths
-_LITE = "efficientnet_lite0"
+_LITE = efficientnet.NAME
 _BACKBONES = ("resnet50", _LITE)
 
 

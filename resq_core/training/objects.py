@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor, nn
 
 from resq_core.errors import InputError, OptionError
-from resq_core.models import STM
+from resq_core.models import STM, efficientnet
 from resq_core.models.objects import STRIDE, aggregate
 from resq_core.tasks.pictures import Picture
 from resq_core.training.float_network import FloatNetwork
@@ -72,7 +72,7 @@ class ObjectNetwork(FloatNetwork):
     def __init__(self, network: STM, mixed: bool = True) -> None:
         super().__init__(network, mixed)
         self.network: STM
-        self._trained = network.backbone != "resnet50"
+        self._trained = network.backbone == efficientnet.NAME
         self.head_pace = _PACE_TRAINED if self._trained else _PACE
         self.train()
 

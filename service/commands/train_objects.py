@@ -85,7 +85,7 @@ def train_objects(
         raise OptionError("--start has a backbone of its own; expected it or --backbone")
     options: dict[str, Any] = {"width": width}
     if backbone is not None:
-        options["backbone"] = "efficientnet_lite0"
+        options["backbone"] = models.efficientnet.NAME
     if start is not None:
         options |= models.options_in(start, "stm")
     network = models.build("stm", **options)

@@ -332,6 +332,11 @@ def test_both_encoders_take_a_published_backbone(tmp_path: Path) -> None:
         assert torch.equal(encoder.conv1.weight, weights["_conv_stem.weight"])
         last = encoder.get_submodule("res4.5.bn3").state_dict()
         assert torch.equal(last["running_var"], weights["_blocks.10._bn2.running_var"])
+    odd = {**weights, "_blocks.10": torch.zeros(1), "_blocks.x.y.z": torch.zeros(1)}
+    odd["_blocks.3._bn1.bias"] = torch.full((144,), torch.nan)
+    torch.save(odd, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth holds NaN or infinity in res3\.0\.bn2"):
+        load_backbone(light, tmp_path / "odd.pth")
     del weights["_blocks.3._bn1.bias"]
     torch.save(weights, tmp_path / "damaged.pth")
     with pytest.raises(
