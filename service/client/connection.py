@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.frames import CloseCode
 from websockets.typing import Subprotocol
 
 from service.client.address import Address
@@ -145,8 +146,12 @@ class ClientStream:
         return seq
 
     async def update(self, changes: StreamUpdate) -> None:
-        """Change options from the next frame on."""
-        await self._put(changes.model_dump_json(exclude_none=True))
+        """Change options from the next frame on; after the server's last one that is nothing."""
+        try:
+            await self._put(changes.model_dump_json(exclude_none=True))
+        except RemoteError as error:
+            if not _ended(error.__cause__):
+                raise
 
     async def end(self) -> None:
         """Say that no frame follows; the rest of the answers and `Ended` still come."""
@@ -294,6 +299,12 @@ async def _open(
     except BaseException:
         await socket.close()
         raise
+
+
+def _ended(error: BaseException | None) -> bool:
+    """The server closed the connection because all was said."""
+    closed = error.rcvd if isinstance(error, ConnectionClosed) else None
+    return closed is not None and closed.code == CloseCode.NORMAL_CLOSURE
 
 
 def _why(error: ConnectionClosed) -> str:

@@ -39,6 +39,7 @@ UNTESTED = {
     "makes the virtual environment that the tests run in",
     "needs the weights of STM, and a clip with masks",
     "needs the data set",
+    "downloads, and takes most of an hour",
     "docs/tutorial.md has it whole",
     "docs/client.md has it whole",
 }

@@ -27,7 +27,7 @@ def test_help_lists_the_commands() -> None:
     ("arguments", "message"),
     [
         (["--precision", "W8A8->W8A9"], "bits is 9; expected"),
-        (["--precision", "W8A8"], "residual frames"),
+        (["--precision", "W8A8->W8A4", "--period", "0"], "period T is 0"),
         (["--model", "nothing"], "there are: anything, person, street"),
     ],
 )

@@ -162,6 +162,20 @@ def test_options_change_on_the_way(serve: Serve) -> None:
     assert sum(anchors) > 4
 
 
+def test_options_change_after_the_last_frame_was_answered(serve: Serve) -> None:
+    address = serve(credits=8)
+    with Client(address) as client, client.stream(map(colour, range(3))) as stream:
+        results = iter(stream)
+        next(results)
+        for _ in range(200):
+            if not httpx.get(f"{address}/v1/streams").json()["streams"]:
+                break
+            time.sleep(0.02)
+        time.sleep(0.2)  # the answer that it has ended, and the closing, are on their way
+        stream.update(period=2)
+        assert [r.index for r in results] == [1, 2]
+
+
 def test_a_slow_reader_of_a_file_holds_no_more_than_the_credits(
     serve: Serve, engine: SlowEngine
 ) -> None:
