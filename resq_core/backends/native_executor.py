@@ -27,6 +27,7 @@ from resq_core.state import StreamState
 __all__ = ["NativeExecutor", "StepTime"]
 
 _log = logging.getLogger(__name__)
+_told: set[str] = set()  # of ops, to say the same once a process
 
 _REFERENCES = {Reference.KEYFRAME: 0, Reference.PREVIOUS: 1, Reference.TRACKING: 2}
 _ZERO_CODE = 128
@@ -114,11 +115,10 @@ class NativeExecutor:
         self._spare: list[deque[Tensor]] = [deque(maxlen=1) for _ in _REFERENCES]
         self._known_thresholds: tuple[Policy | None, list[float]] | None = None
         self._anchor_reports = LayerReports.of(map(self._anchor_report, range(len(self._layers))))
-        if self._plan.foreign:
-            _log.warning(
-                "these ops run through torch, between native ones: %s",
-                ", ".join(self._plan.foreign),
-            )
+        foreign = ", ".join(self._plan.foreign)
+        if foreign and foreign not in _told:
+            _told.add(foreign)
+            _log.warning("these ops run through torch, between native ones: %s", foreign)
 
     def anchor(
         self,
