@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resq_core.errors import CheckpointError
 
-__all__ = ["listed", "read_tensors", "sha256_of", "write_tensors"]
+__all__ = ["check_finite", "listed", "read_tensors", "sha256_of", "write_tensors"]
 
 _WRAPPERS = ("state_dict", "model")  # where training code keeps the weights, in this order
 _MAX_BYTES = 4 << 30
@@ -150,3 +150,10 @@ def listed(names: list[str]) -> str:
     """Up to ten of the names, and how many more there are."""
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError, which names the file and the keys, for NaN or infinity."""
+    bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise CheckpointError(f"{path} holds NaN or infinity in {listed(bad)}")

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from resq_core.errors import CheckpointError
-from resq_core.models.checkpoint_files import listed, read_tensors, sha256_of, write_tensors
+from resq_core.models.checkpoint_files import (
+    check_finite,
+    listed,
+    read_tensors,
+    sha256_of,
+    write_tensors,
+)
 from resq_core.models.key_names import AUX_HEAD, Naming, to_official
 from resq_core.models.likeness import counted_options, expected, lookalike
 from resq_core.models.registry import architecture_of
@@ -122,9 +128,7 @@ def _fitted(
             f"{path} does not fit the network; {'; '.join(problems)}{_hint(weights, arch)}"
         )
     fitted = {key: weights[key] for key in wanted}
-    bad = [key for key, value in fitted.items() if not bool(torch.isfinite(value).all())]
-    if bad:
-        raise CheckpointError(f"{path} holds NaN or infinity in {listed(bad)}")
+    check_finite(fitted, path)
     return fitted
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resq_core.errors import CheckpointError
-from resq_core.models.checkpoint_files import listed, read_tensors
+from resq_core.models.checkpoint_files import check_finite, listed, read_tensors
 
 __all__ = ["LITE0", "NAME", "STEM", "backbone_weights", "norm", "stages"]
 
@@ -99,9 +98,7 @@ def backbone_weights(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tens
             f"{listed(bad)}"
         )
     found = {key: given[key] for key in wanted}
-    bad = [key for key, value in found.items() if not bool(torch.isfinite(value).all())]
-    if bad:
-        raise CheckpointError(f"{path} holds NaN or infinity in {listed(bad)}")
+    check_finite(found, path)
     return found
 
 

@@ -21,7 +21,7 @@ _LOGITS = {  # whose values an option counts
 }
 _FINER = "final_layer.conv2.weight"  # [inputs, classes, upsample, upsample] where it is transposed
 _KEYS = "KV_Q_r4.Key.bias"  # two of them a width
-_DEPTHWISE = "Encoder_Q.res2.0.conv2.weight"  # in one backbone
+_STEM = "Encoder_Q.conv1.weight"  # 7x7 in the published backbone, 3x3 in the other
 _ENOUGH = 0.9
 
 
@@ -52,8 +52,8 @@ def counted_options(arch: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         found["upsample"] = kernel.shape[-1]
     if "width" in options and _KEYS in weights and weights[_KEYS].ndim == 1:
         found["width"] = weights[_KEYS].shape[0] // 2
-    inner = weights.get(_DEPTHWISE)
-    if "backbone" in options and inner is not None and inner.shape[1:2] == (1,):
+    stem = weights.get(_STEM)
+    if "backbone" in options and stem is not None and stem.shape[2:] == (3, 3):
         found["backbone"] = efficientnet.NAME
     return found
 

@@ -140,7 +140,7 @@ class FrameEncoder(_Encoder):
 class KeyValue(nn.Module):
     """Features [N, 1024, h, w] to a key [N, 128, h, w] and a value [N, 512, h, w]."""
 
-    def __init__(self, inputs: int = 16 * _WIDTH, width: int = _WIDTH) -> None:
+    def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.Key = conv(inputs, _KEY * width, 3, bias=True)
         self.Value = conv(inputs, _VALUE * width, 3, bias=True)
@@ -209,9 +209,7 @@ class Decoder(nn.Module):
     Output: [N, 2, 16h, 16w]: not the object, the object.
     """
 
-    def __init__(
-        self, width: int = _WIDTH, finer: tuple[int, int] = (8 * _WIDTH, 4 * _WIDTH)
-    ) -> None:
+    def __init__(self, width: int, finer: tuple[int, int]) -> None:
         super().__init__()
         inner = _DECODER * width
         self.convFM = conv(2 * _VALUE * width, inner, 3, bias=True)

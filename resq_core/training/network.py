@@ -79,7 +79,8 @@ class TrainedNetwork(nn.Module):
             "period": str(options.period),
             "reference": str(options.reference),
             "policy": f"{options.policy.form} {options.policy.threshold}",
-        } | ({"mixed": "True"} if self._mixed else {})
+            "mixed": str(self._mixed),
+        }
 
     def weights(self) -> Iterator[nn.Parameter]:
         """Parameters of the float network."""
@@ -151,6 +152,5 @@ class TrainedNetwork(nn.Module):
         start = self._model.encodings
         unsigned = {s: names for s, names in start.unsigned.items() if s in scales}
         return self._model.with_network(
-            copy.deepcopy(self.network).cpu(),
-            Encodings(start.granularity, scales, start.about, unsigned),
+            self.network, Encodings(start.granularity, scales, start.about, unsigned)
         )

@@ -12,7 +12,6 @@ from rich.console import Console
 from resq_core.errors import OptionError
 from service.commands.shared import (
     Json,
-    Rate,
     Start,
     Steps,
     Trains,
@@ -35,6 +34,7 @@ __all__ = ["train_objects"]
 _EXAMINED = 64  # scenes, drawn anew
 _SCENES, _LENGTH, _FPS = 10, 16, 10
 _CALM = 0.25  # of the motion in training, for scenes that are written
+_RATE, _RATE_TRAINED = 1e-3, 1e-4  # of encoders from scratch, and of a trained backbone
 _MATCHING = 2.0  # weight of its error
 _OTHER_SCENES = 1 << 32  # added to the seed
 
@@ -56,7 +56,10 @@ def train_objects(
     ] = 3,
     steps: Steps = 4000,
     batch: Annotated[int, typer.Option(help="Scenes at a time.")] = 6,
-    rate: Rate = 1e-3,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Highest learning rate; else 1e-3, and 1e-4 of a trained backbone."),
+    ] = None,
     scenes: Annotated[
         Path | None, typer.Option(help="Also write ten scenes there, for calibrate: mp4, png.")
     ] = None,
@@ -94,6 +97,9 @@ def train_objects(
         models.load_backbone(network, backbone)
     if start is not None:
         models.load_weights(network, start)
+    if rate is None:
+        trained = network.backbone == models.efficientnet.NAME
+        rate = _RATE_TRAINED if trained else _RATE
     with frames_bar(Console(stderr=True)) as bar:
         source = ObjectSource(pictures_of(material, bar), cut_out, size)
         best, losses = train_in_float(

@@ -239,7 +239,7 @@ def test_an_object_network_begins_with_a_published_backbone(
     torch.save(weights, tmp_path / "lite0.pth")
     out = tmp_path / "objects.safetensors"
     arguments = ["train-objects", str(labelled), "--size", "64", "--batch", "1", "--steps", "1"]
-    arguments += ["--out", str(out), "--rate", "1e-4", "--scenes", str(tmp_path / "scenes")]
+    arguments += ["--out", str(out), "--scenes", str(tmp_path / "scenes")]
     begun = [*arguments, "--width", "4", "--backbone", str(tmp_path / "lite0.pth")]
     done = CliRunner().invoke(app, begun)
     assert done.exit_code == 0, done.output

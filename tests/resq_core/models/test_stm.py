@@ -350,7 +350,7 @@ def test_both_encoders_take_a_published_backbone(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_shows_width_and_backbone(tmp_path: Path) -> None:
-    for options in ({"width": 4}, LITE):
+    for options in ({"width": 1}, {"width": 4}, LITE):
         path = tmp_path / "weights.safetensors"
         save_file(build("stm", **options).state_dict(), path)
         assert options_in(path, "stm") == options
