@@ -28,6 +28,7 @@ def world(
     camera: Annotated[str, typer.Option(help="static or moving.")] = "static",
     seed: Annotated[int, typer.Option(help="Which street.")] = 0,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "480x360",
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 15.0,
     noise: Annotated[float, typer.Option(help="Sensor noise, grey levels.")] = 2.0,
     crf: Annotated[int, typer.Option(help="H.264 quality, 0 (lossless) to 51.")] = 23,
     labels: Annotated[bool, typer.Option("--labels", help="Write the exact labels too.")] = False,
@@ -36,7 +37,7 @@ def world(
     """Draw a street with traffic and people: a sample clip, test data, training data."""
     from resq_core.world import Street
 
-    street = Street(seed=seed, size=parse_size(size, "size"), camera=camera, noise=noise)
+    street = Street(seed, parse_size(size, "size"), camera, fps, noise)
     keep = _label_writer(out) if labels else None
     draw_clip(out / "clip.mp4", street, frames, crf, keep)
     if as_json:
@@ -56,13 +57,13 @@ def draw_clip(
 
     Args:
         path: of the file; its folder is made.
-        street: what to draw.
+        street: what to draw, at 1 to 240 frames per second.
         frames: how many, 1 to 100,000.
         crf: quality, 0 to 51.
         keep: called with every index and frame.
 
     Raises:
-        OptionError: frames or crf out of range.
+        OptionError: frames, crf or the street's fps out of range.
     """
     from service.encoder import VideoWriter
 
@@ -70,6 +71,8 @@ def draw_clip(
         raise OptionError(f"frames is {frames}; expected 1 to {_MAX_FRAMES}")
     if not 0 <= crf <= 51:
         raise OptionError(f"crf is {crf}; expected 0 to 51")
+    if street.fps < 1:
+        raise OptionError(f"fps is {street.fps:g}; a video has 1 to 240")
     path.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(path, street.fps, street.size, crf) as video:
         for t in track(range(frames), "drawing the street", console=Console(stderr=True)):
