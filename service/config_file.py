@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from resq_core.naming import nearest
 
-__all__ = ["read_file"]
+__all__ = ["parse_toml", "read_file"]
 
 _MAX_BYTES = 64 << 10
 
@@ -25,7 +25,7 @@ def read_file(file: Path, fields: Mapping[str, FieldInfo], problems: list[str]) 
         problems: gets a line for all that is wrong, but for values that do not fit their setting.
     """
     values = {}
-    for name, value in _parse(file, problems).items():
+    for name, value in parse_toml(file, problems).items():
         field = fields.get(name)
         if field is None:
             hint = nearest(name, fields) or "no setting has this name"
@@ -41,7 +41,8 @@ def read_file(file: Path, fields: Mapping[str, FieldInfo], problems: list[str]) 
     return values
 
 
-def _parse(file: Path, problems: list[str]) -> dict[str, Any]:
+def parse_toml(file: Path, problems: list[str]) -> dict[str, Any]:
+    """What a small file of TOML holds; `problems` gets a line where it cannot be had."""
     data = b""
     try:
         with file.open("rb") as source:

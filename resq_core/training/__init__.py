@@ -21,7 +21,7 @@ from resq_core.training.sequences import (
     Stretch,
     batch_of,
 )
-from resq_core.training.trainer import Loss, Schedule, Trainer
+from resq_core.training.trainer import Loss, Optimizer, Schedule, Trainer
 
 __all__ = [
     "VOID",
@@ -32,6 +32,7 @@ __all__ = [
     "Loss",
     "ObjectNetwork",
     "ObjectSource",
+    "Optimizer",
     "PortraitSource",
     "Schedule",
     "Source",

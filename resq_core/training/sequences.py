@@ -85,6 +85,10 @@ class ClipSource:
         if not self.clips:
             raise InputError("0 clips given; expected one at least to train on")
 
+    def __len__(self) -> int:
+        """How many frames there are."""
+        return sum(len(clip) for clip in self.clips)
+
     def draw(self, length: int, generator: torch.Generator) -> Stretch:
         """A stretch without labels. Raises InputError where every clip is shorter."""
         starts = [max(len(clip) - length + 1, 0) for clip in self.clips]
@@ -134,6 +138,10 @@ class StillSource:
                 f"scales are {self.scales} and jitter is {self.jitter}; expected two above 0, the "
                 "smaller first, and 0 to below 1"
             )
+
+    def __len__(self) -> int:
+        """How many pictures there are."""
+        return len(self.pictures)
 
     def draw(self, length: int, generator: torch.Generator) -> Stretch:
         """A sequence over one picture."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -17,11 +18,21 @@ from resq_core.training.float_network import FloatNetwork
 from resq_core.training.network import TrainedNetwork
 from resq_core.training.sequences import Batch
 
-__all__ = ["Loss", "Schedule", "Trainer"]
+__all__ = ["Loss", "Optimizer", "Schedule", "Trainer"]
 
 Network = TypeVar("Network", TrainedNetwork, FloatNetwork)
 Loss = Callable[[Sequence[Any], Batch], Tensor]
 """Of the outputs for T frames, and those frames."""
+
+
+_MOMENTUM = 0.9
+
+
+class Optimizer(StrEnum):
+    """ADAM is AdamW; SGD is gradient descent with momentum 0.9, as in the paper."""
+
+    ADAM = "adam"
+    SGD = "sgd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +44,12 @@ class Schedule:
         rate: of the weights at the first step. It falls as (1 − step/steps)^0.9 to nothing, as in
             DDRNet's training. Adam moves every weight by about this much; the paper's 5e-4 is of
             gradient descent, whose steps are far smaller.
+        optimizer: which.
         head_rate: of the weights that `FloatNetwork.heads` names, falling alike.
         scale_rate: of the logarithms of the scales, falling alike.
-        most: the gradient's norm is cut to this.
+        most: the gradient's norm is cut to this; infinity leaves it.
         warm_up: steps over which the rates rise to where they would be, evenly.
-        weight_decay: of the weights, decoupled (AdamW); scales do not decay.
+        weight_decay: of the weights, decoupled with Adam; scales do not decay.
         average: what is kept is an exponential moving average of all that learns, with this
             decay per step; 0 keeps the last step's.
 
@@ -49,6 +61,7 @@ class Schedule:
     steps: int
     rate: float = 2e-5
     _: KW_ONLY
+    optimizer: Optimizer = Optimizer.ADAM
     head_rate: float = 1e-6
     scale_rate: float = 2e-4
     most: float = 1.0
@@ -73,7 +86,7 @@ class Schedule:
 
 
 class Trainer(Generic[Network]):
-    """AdamW over a network's weights and scales, on the device that the network is on.
+    """An optimizer over a network's weights and scales, on the device that the network is on.
 
     Args:
         network: what learns.
@@ -99,7 +112,8 @@ class Trainer(Generic[Network]):
         self._network: Network = network
         self._loss, self._batches = loss, batches
         self._schedule = schedule
-        self._about = asdict(schedule) | {"seed": seed} | network.about | dict(about or {})
+        plan = asdict(schedule) | {"optimizer": str(schedule.optimizer)}
+        self._about = plan | {"seed": seed} | network.about | dict(about or {})
         self.step = 0
         self._device = next(network.weights()).device
         self._generator = torch.Generator().manual_seed(seed)
@@ -109,8 +123,13 @@ class Trainer(Generic[Network]):
             (network.heads(), schedule.head_rate, decay),
             (network.scales(), schedule.scale_rate, 0.0),
         )
-        groups = ({"params": list(p), "lr": lr, "weight_decay": wd} for p, lr, wd in learning)
-        self._optimizer = torch.optim.AdamW([g for g in groups if g["params"]])
+        every = ({"params": list(p), "lr": lr, "weight_decay": wd} for p, lr, wd in learning)
+        groups = [group for group in every if group["params"]]
+        self._optimizer: torch.optim.Optimizer
+        if schedule.optimizer is Optimizer.SGD:
+            self._optimizer = torch.optim.SGD(groups, momentum=_MOMENTUM)
+        else:
+            self._optimizer = torch.optim.AdamW(groups)
         self._decay = torch.optim.lr_scheduler.LambdaLR(self._optimizer, schedule.factor)
         self._average: AveragedModel | None = None
         if schedule.average:

@@ -26,7 +26,6 @@ from resq_core.training import (
     FloatNetwork,
     Loss,
     Schedule,
-    Source,
     StillSource,
     Stretch,
     Trainer,
@@ -38,6 +37,7 @@ from service.decoder import open_clip
 
 __all__ = [
     "Look",
+    "Mixture",
     "check_options",
     "every_fourth",
     "labelled_stills",
@@ -171,10 +171,25 @@ def pictures_of(material: list[Path], bar: Progress) -> list[Picture]:
     return found
 
 
-def unlabelled(material: list[Path], look: Look, frames: int, bar: Progress) -> Source:
+def unlabelled(
+    material: list[Path],
+    look: Look,
+    frames: int,
+    bar: Progress,
+    scales: tuple[float, float],
+) -> Mixture:
     """Sequences of videos, and of folders of still pictures.
 
-    Raises InputError for a folder without pictures, a file that cannot be read, or no frame.
+    Args:
+        material: videos and folders.
+        look: see there.
+        frames: at most, of each video.
+        bar: is told of every file.
+        scales: of still pictures, see `StillSource`.
+
+    Raises:
+        InputError: a folder without pictures, a file that cannot be read, or no frame.
+        OptionError: scales are out of range.
     """
     reading = bar.add_task("reading", total=len(material))
     clips: list[Tensor] = []
@@ -188,14 +203,14 @@ def unlabelled(material: list[Path], look: Look, frames: int, bar: Progress) -> 
             if found:
                 clips.append(torch.cat(found))
         bar.advance(reading)
-    sources: list[Source] = []
+    sources: list[ClipSource | StillSource] = []
     if clips:
         sources.append(ClipSource(clips))
     if stills:
-        sources.append(StillSource(stills))
+        sources.append(StillSource(stills, scales=scales))
     if not sources:
         raise InputError(f"{', '.join(map(str, material))}: no frame in it; expected videos")
-    return _Mixed(sources)
+    return Mixture(sources)
 
 
 def labelled_stills(
@@ -204,9 +219,9 @@ def labelled_stills(
     classes: int,
     ignore: int,
     bar: Progress,
-    scales: tuple[float, float] = (1 / 0.9, 1 / 0.9),
+    scales: tuple[float, float],
     jitter: float = 0.0,
-) -> Source:
+) -> StillSource:
     """Sequences over labelled pictures; each folder is drawn from as often as it has pictures.
 
     Args:
@@ -267,10 +282,14 @@ def _checked(name: Path, label: Picture, classes: int, ignore: int, size: Sequen
 
 
 @dataclass(frozen=True)
-class _Mixed:
+class Mixture:
     """Draws from several sources in turn by chance."""
 
-    sources: Sequence[Source]
+    sources: Sequence[ClipSource | StillSource]
+
+    def __len__(self) -> int:
+        """How many frames and pictures there are."""
+        return sum(map(len, self.sources))
 
     def draw(self, length: int, generator: torch.Generator) -> Stretch:
         place = int(torch.randint(len(self.sources), (), generator=generator))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from resq_core.errors import OptionError
 from resq_core.naming import not_known
+from service.commands.recipe import Recipe
 from service.commands.shared import (
     Json,
     Trains,
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from resq_core.training import Batch
+    from resq_core.training import Batch, Schedule
     from resq_core.zoo import ModelCard
 
 __all__ = ["train"]
+
+_STEPS = 2000
+_DECAY = 5e-4  # of weights under gradient descent, as DDRNet was trained
 
 
 def train(
@@ -44,12 +49,25 @@ def train(
         ),
     ] = "street",
     period: Annotated[int, typer.Option(help="T, frames of a sequence, and of the result.")] = 3,
-    steps: Annotated[int, typer.Option(help="Of the optimizer.")] = 2000,
+    recipe: Recipe = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Of the optimizer; else of --epochs, or 2000.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Sequences for each picture and frame.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Sequences at a time.")] = 4,
     crop: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT; else the network's input.")
     ] = None,
+    optimizer: Annotated[str, typer.Option(help="adam or sgd, whose rates differ.")] = "adam",
     rate: Annotated[float, typer.Option(help="Learning rate at the first step.")] = 2e-5,
+    scales: Annotated[
+        tuple[float, float],
+        typer.Option(
+            help="Still pictures are enlarged by these, from and to.", show_default="1.11"
+        ),
+    ] = (1 / 0.9, 1 / 0.9),
     labelled: Annotated[
         bool,
         typer.Option("--labelled", help="Learn from labels: DIR has its own in DIR_labels."),
@@ -66,7 +84,7 @@ def train(
     """
     from resq_core import Precision, QuantizedModel
     from resq_core.device import checked_device
-    from resq_core.training import Schedule, TrainedNetwork, Trainer, batch_of
+    from resq_core.training import TrainedNetwork, Trainer, batch_of
     from service.commands.learning import labelled_stills, run_training, unlabelled
     from service.commands.saving import save_model
     from service.config import load_config
@@ -86,21 +104,23 @@ def train(
     parsed = Precision.parse(precision)
     start = quantized.with_precision(parsed)
     start = start.with_options(start.options.but(period=period))
-    schedule, size = (
-        Schedule(steps, rate, scale_rate=10 * rate),
-        (card.input_size if crop is None else parse_size(crop, "crop")),
-    )
+    size = card.input_size if crop is None else parse_size(crop, "crop")
     if labelled and card.task != "segmentation":
         raise OptionError(f"{model} is for {card.task}; expected a segmentation model for labels")
     if batch < 1:
         raise OptionError(f"batch is {batch}; expected at least 1")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise OptionError(f"epochs is {epochs}; expected a number above 0")
     with frames_bar(Console(stderr=True)) as bar:
         look = partial(network_input, card)
         source = (
-            labelled_stills(material, look, len(card.classes), card.ignore_index, bar)
+            labelled_stills(material, look, len(card.classes), card.ignore_index, bar, scales)
             if labelled
-            else unlabelled(material, look, frames, bar)
+            else unlabelled(material, look, frames, bar, scales)
         )
+        if steps is None:
+            steps = _STEPS if epochs is None else math.ceil(epochs * len(source) / batch)
+        schedule = _schedule(optimizer, steps, rate)
         capturing = bar.add_task("capturing", total=1)
         network = TrainedNetwork(start, (batch, 3, *size), where, mixed)
         bar.update(capturing, completed=1)
@@ -124,6 +144,27 @@ def train(
     else:
         means = ", ".join(f"{loss:.4g}" for loss in losses[:1] + losses[1:][-1:])
         typer.echo(f"{out}: {parsed}, losses at first and last: {means or 'it was done before'}")
+
+
+def _schedule(optimizer: str, steps: int, rate: float) -> Schedule:
+    """How fast to learn: Adam moves scales ten times as far as weights, and has a bound.
+
+    Raises OptionError for another optimizer, or a number out of range.
+    """
+    from resq_core.training import Optimizer, Schedule
+
+    if optimizer == Optimizer.ADAM:
+        return Schedule(steps, rate, scale_rate=10 * rate)
+    if optimizer == Optimizer.SGD:
+        return Schedule(
+            steps,
+            rate,
+            optimizer=Optimizer.SGD,
+            scale_rate=rate,
+            weight_decay=_DECAY,
+            most=math.inf,
+        )
+    raise OptionError(f"optimizer is {optimizer!r}; expected {' or '.join(Optimizer)}")
 
 
 def _towards(teacher: torch.nn.Module, card: ModelCard) -> Callable[..., Tensor]:

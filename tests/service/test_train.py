@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from resq_core.errors import CalibrationError, InputError, OptionError, SavedModelError
 from resq_core.models import STM, build, options_in
+from resq_core.training import Optimizer, Schedule, Trainer
 from resq_core.zoo import Shelf
 from service.cli import app
 from service.commands import learning as command
@@ -134,6 +138,20 @@ def test_mistakes(clip: Path, stills: Path, shelf: Shelf, tmp_path: Path) -> Non
     done = train(out, str(clip), *LEARN)
     assert isinstance(done.exception, SavedModelError)
     assert "last.pt is no checkpoint of this training" in str(done.exception)
+
+
+def test_epochs_count_pictures_and_frames(
+    clip: Path, stills: Path, shelf: Shelf, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = ("--model", "tiny", "--precision", "W8A8->W8A4", "--batch", "2", "--epochs", "3")
+    done = train(out, str(clip), str(stills), *options)
+    assert done.exit_code == 0, done.output
+    last = json.loads((out / "losses.ndjson").read_text().splitlines()[-1])
+    assert last["step"] == 17  # 3 times 8 frames and 3 pictures, by twos
+    for wrong in ("0", "nan", "inf"):
+        refused = train(tmp_path / "x", str(clip), *options[:-1], wrong)
+        assert "expected a number above 0" in str(refused.exception)
 
 
 @pytest.fixture
@@ -290,13 +308,77 @@ def test_a_drawn_world_that_lost_labels_is_refused(tmp_path: Path) -> None:
     assert "has more frames than the 2 label pictures" in str(refused.exception)
 
 
-def test_quantized_training_learns_from_labels(
-    labelled: Path, shelf: Shelf, tmp_path: Path
-) -> None:
-    for path in (labelled.parent / "train_labels").glob("*.png"):  # tiny has three classes
+@pytest.fixture
+def three_classes(labelled: Path) -> Path:
+    """The same in the classes of the model `tiny`."""
+    for path in (labelled.parent / "train_labels").glob("*.png"):
         ids = np.array(Image.open(path))
         Image.fromarray(np.where(ids == 11, 255, ids).astype(np.uint8)).save(path)
+    return labelled
+
+
+def test_quantized_training_learns_from_labels(
+    three_classes: Path, shelf: Shelf, tmp_path: Path
+) -> None:
     out = tmp_path / "models" / "learned"
-    done = train(out, str(labelled), "--labelled", *LEARN, "--steps", "6")
+    done = train(out, str(three_classes), "--labelled", *LEARN, "--steps", "6")
     assert done.exit_code == 0, done.output
     assert "from labels" in Shelf(tmp_path / "models").card("learned").training
+
+
+def test_the_papers_schedule_runs_on_a_slice(
+    three_classes: Path, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Schedule] = []
+
+    def cut(network: Any, loss: Any, batches: Any, plan: Schedule, *rest: Any) -> Trainer[Any]:
+        asked.append(plan)
+        return Trainer(network, loss, batches, replace(plan, steps=2), *rest)
+
+    monkeypatch.setattr("resq_core.training.Trainer", cut)
+    options = ("--model", "tiny", "--precision", "W8A8->W8A4", "--recipe", "paper")
+    small = ("--batch", "2", "--crop", "48x32")
+    done = train(tmp_path / "whole", str(three_classes), *options, *small)
+    assert done.exit_code == 0, done.output
+    assert (
+        train(tmp_path / "cut", str(three_classes), *options, *small, "--steps", "3").exit_code == 0
+    )
+    paper = Schedule(
+        484 * 3 // 2,
+        5e-4,
+        optimizer=Optimizer.SGD,
+        scale_rate=5e-4,
+        weight_decay=5e-4,
+        most=math.inf,
+    )
+    assert asked == [paper, replace(paper, steps=3)]
+    big = train(tmp_path / "big", str(three_classes), *options)
+    assert "expected at least the crop, 1024x1024" in str(big.exception)
+
+
+def test_a_recipe_of_ones_own(clip: Path, shelf: Shelf, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('precision = "W8A8->W8A4"\nmodel = "tiny"\nsteps = 2\nbatch = 2\n')
+    out = tmp_path / "out"
+    assert train(out, str(clip), "--recipe", str(mine)).exit_code == 0
+    assert json.loads((out / "losses.ndjson").read_text())["step"] == 2
+    assert train(out, str(clip), "--recipe", str(mine), "--steps", "1").exit_code == 0
+    cases = (
+        ("papre", "no recipe is called 'papre'; did you mean paper?"),
+        (str(tmp_path / "none.toml"), "none.toml cannot be read: No such file"),
+        ("stpes = 4", "no option is called 'stpes'; did you mean steps?"),
+        ("recipe = 'paper'", "no option is called 'recipe'"),
+        ("steps = [", "is not TOML"),
+    )
+    for text, words in cases:
+        if " = " in text:
+            mine.write_text(text)
+            text = str(mine)
+        refused = train(out, str(clip), "--precision", "W8A8", "--recipe", text)
+        assert isinstance(refused.exception, OptionError)
+        assert words in str(refused.exception)
+    mine.write_text('steps = "many"')
+    refused = train(out, str(clip), "--precision", "W8A8", "--recipe", str(mine))
+    assert refused.exit_code == 2
+    assert "--steps" in refused.output
+    assert "valid integer" in refused.output
