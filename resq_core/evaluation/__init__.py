@@ -2,6 +2,7 @@
 
 from resq_core.evaluation.datasets import (
     CamVid,
+    CityscapesStills,
     DataSet,
     LabelledClip,
     camvid_drives,
@@ -21,6 +22,7 @@ __all__ = [
     "PCK",
     "Answer",
     "CamVid",
+    "CityscapesStills",
     "ClipScore",
     "ConfusionMatrix",
     "DataSet",

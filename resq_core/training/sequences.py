@@ -118,7 +118,7 @@ class StillSource:
             differ from the picture's by up to this, 0 to below 1.
 
     Raises:
-        InputError: there is no picture, or not one label map of its size for each.
+        InputError: there is no picture, or not one label map for each.
         OptionError: scales or jitter are out of range.
     """
 
@@ -131,8 +131,10 @@ class StillSource:
     def __post_init__(self) -> None:
         if not self.pictures:
             raise InputError("0 pictures given; expected one at least to train on")
-        if self.labels and [p.shape[1:] for p in self.pictures] != [x.shape for x in self.labels]:
-            raise InputError("the label maps are not those of the pictures: number or sizes differ")
+        if self.labels and len(self.pictures) != len(self.labels):
+            raise InputError(
+                f"{len(self.labels)} label maps of {len(self.pictures)} pictures; expected as many"
+            )
         if not 0 < self.scales[0] <= self.scales[1] or not 0 <= self.jitter < 1:
             raise OptionError(
                 f"scales are {self.scales} and jitter is {self.jitter}; expected two above 0, the "
@@ -144,9 +146,15 @@ class StillSource:
         return len(self.pictures)
 
     def draw(self, length: int, generator: torch.Generator) -> Stretch:
-        """A sequence over one picture."""
+        """A sequence over one picture. Raises InputError where its labels are of another size."""
         place = int(torch.randint(len(self.pictures), (), generator=generator))
         picture = self.pictures[place]
+        labels = self.labels[place] if self.labels else None
+        if labels is not None and labels.shape != picture.shape[1:]:
+            raise InputError(
+                f"labels {place} are {list(labels.shape)} and their picture "
+                f"{list(picture.shape[1:])} (H, W)"
+            )
         views = self._views(length, generator)
         grid = F.affine_grid(views, [length, *picture.shape], align_corners=False)
         frames = F.grid_sample(
@@ -157,9 +165,9 @@ class StillSource:
         )
         if self.jitter:
             frames = recoloured(frames, self.jitter, generator)
-        if not self.labels:
+        if labels is None:
             return Stretch(frames)
-        shifted = self.labels[place].float()[None, None] - VOID  # so that void is the padding's 0
+        shifted = labels.float()[None, None] - VOID  # so that void is the padding's 0
         seen = F.grid_sample(
             shifted.expand(length, -1, -1, -1), grid, mode="nearest", align_corners=False
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from resq_core.errors import InputError, OptionError
-from resq_core.evaluation import CamVid
+from resq_core.evaluation import CamVid, CityscapesStills
 from resq_core.tasks.pictures import Picture, read_picture
 from resq_core.training import (
     VOID,
@@ -51,6 +52,7 @@ __all__ = [
 _FRAMES = 300  # of each video whose frames are pictures
 _SAVE_EVERY = 50  # steps
 _MEAN_OVER = 20  # steps, of the losses that are told
+_KEPT = 4 << 30  # bytes of labelled pictures that stay in memory
 _RISE = 200  # steps until the rate is highest
 
 Look = Callable[[Picture], Tensor]
@@ -224,38 +226,49 @@ def labelled_stills(
 ) -> StillSource:
     """Sequences over labelled pictures; each folder is drawn from as often as it has pictures.
 
+    Everything is read once, so that what is wrong shows now; what exceeds 4 GiB is read again
+    whenever it is drawn.
+
     Args:
-        folders: with the labels of `DIR/*.jpg` in `DIR_labels/*.png`, as CamVid has them, or
-            written by `resq world --labels`.
+        folders: with the labels of `DIR/*.jpg` in `DIR_labels/*.png`, as CamVid has them, a split
+            of Cityscapes, `leftImg8bit/train`, or what `resq world --labels` wrote.
         look: see there.
         classes, ignore: label ids are below `classes`, or `ignore`.
-        bar: is told of every folder.
+        bar: is told of every picture.
         scales, jitter: see `StillSource`.
 
     Raises:
-        InputError: a folder is of neither kind, or holds a file that cannot be used.
+        InputError: a folder is of no such kind, or holds a file that cannot be used.
     """
-    reading = bar.add_task("reading", total=len(folders))
-    pictures: list[Tensor] = []
-    labels: list[Tensor] = []
-    for folder in folders:
-        for name, picture, label in _pairs(folder):
-            pictures.append(look(picture)[0])
-            labels.append(_checked(name, label, classes, ignore, pictures[-1].shape[1:]))
+    pairs = [pair for folder in folders for pair in _pairs(folder)]
+    reading = bar.add_task("reading", total=len(pairs))
+    stills = _Stills(lambda pair: _seen(*pair, look, classes, ignore))
+    for pair in pairs:
+        stills.add(pair)
         bar.advance(reading)
+    pictures, labels = _Side(stills, 0), _Side(stills, 1)
     return StillSource(pictures, labels, scales=scales, jitter=jitter)
 
 
-def _pairs(folder: Path) -> Iterator[tuple[Path, Picture, Picture]]:
-    """Files, pictures and labels of a folder.
+_Pair = tuple[Path, Callable[[], tuple[Picture, Picture]]]
+"""A name for errors, and what reads a picture and its labels."""
+
+
+def _pairs(folder: Path) -> Iterator[_Pair]:
+    """Names, pictures and labels of a folder.
 
     Raises InputError for what cannot be read, and for a clip that is not of its labels' length.
     """
     classes = folder / "classes"
     if not classes.is_dir():
-        data = CamVid(folder.parent, folder.name)
-        for name, (picture, label) in zip(data.names, data, strict=True):
-            yield folder / name, picture, label
+        cityscapes = folder.parent.name == "leftImg8bit"
+        data = (
+            CityscapesStills(folder.parent.parent, folder.name)
+            if cityscapes
+            else CamVid(folder.parent, folder.name)
+        )
+        for index, name in enumerate(data.names):
+            yield folder / name, partial(data.__getitem__, index)
         return
     files = sorted(classes.glob("*.png"))
     with open_clip(folder / "clip.mp4") as video:
@@ -265,7 +278,64 @@ def _pairs(folder: Path) -> Iterator[tuple[Path, Picture, Picture]]:
                     f"{folder}: clip.mp4 has {'more' if file is None else 'fewer'} frames than the "
                     f"{len(files)} label pictures in {classes.name}; expected one for each"
                 )
-            yield file, frame.image, read_picture(file)
+            yield file, partial(_drawn, frame.image, file)
+
+
+def _drawn(picture: Picture, labels: Path) -> tuple[Picture, Picture]:
+    return picture, read_picture(labels)
+
+
+def _seen(
+    name: Path,
+    read: Callable[[], tuple[Picture, Picture]],
+    look: Look,
+    classes: int,
+    ignore: int,
+) -> tuple[Tensor, Tensor]:
+    """A picture and its labels as the network sees them. Raises InputError for what it cannot."""
+    picture, label = read()
+    shown = look(picture)[0]
+    return shown, _checked(name, label, classes, ignore, shown.shape[1:])
+
+
+class _Stills:
+    """Pictures and labels: the first of them are kept, the others made again when asked for."""
+
+    def __init__(self, make: Callable[[_Pair], tuple[Tensor, Tensor]]) -> None:
+        self._make, self._left = make, _KEPT
+        self._pairs: list[_Pair] = []
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._last: tuple[int, tuple[Tensor, Tensor]] | None = None
+
+    def add(self, pair: _Pair) -> None:
+        made = self._make(pair)
+        self._left -= sum(tensor.nbytes for tensor in made)
+        if self._left >= 0:
+            self._kept.append(made)
+        self._pairs.append(pair)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index < len(self._kept):
+            return self._kept[index]
+        if self._last is None or self._last[0] != index:  # labels follow their picture
+            self._last = index, self._make(self._pairs[index])
+        return self._last[1]
+
+
+class _Side(Sequence[Tensor]):
+    """The pictures, 0, or the labels, 1."""
+
+    def __init__(self, stills: _Stills, side: int) -> None:
+        self._stills, self._side = stills, side
+
+    def __len__(self) -> int:
+        return len(self._stills)
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        return self._stills[index][self._side]
 
 
 def _checked(name: Path, label: Picture, classes: int, ignore: int, size: Sequence[int]) -> Tensor:

@@ -39,7 +39,10 @@ _JITTER = 0.3
 def train_float(
     folders: Annotated[
         list[Path],
-        typer.Argument(help="DIR with DIR_labels beside it, or what `resq world --labels` wrote."),
+        typer.Argument(
+            help="DIR with DIR_labels beside it, CITYSCAPES/leftImg8bit/train, or what "
+            "`resq world --labels` wrote."
+        ),
     ],
     out: Weights,
     labels: Annotated[str, typer.Option(help="camvid11 or cityscapes19.")] = "camvid11",

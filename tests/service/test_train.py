@@ -191,6 +191,47 @@ def test_a_network_learns_in_float_and_goes_on(labelled: Path, tmp_path: Path) -
         assert words in str(refused.exception)
 
 
+def test_pictures_that_memory_does_not_hold_are_read_again(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["train-float", str(labelled), "--size", "96x64", "--batch", "2", "--steps", "2"]
+    one = 4 * 3 * 64 * 96 + 64 * 96  # bytes of a picture and its labels
+    for name, kept in (("all", 3 * one), ("some", one)):
+        monkeypatch.setattr(command, "_KEPT", kept)
+        done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / f"{name}.safetensors")])
+        assert done.exit_code == 0, done.output
+    files = (tmp_path / "all.safetensors", tmp_path / "some.safetensors")
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_split_of_cityscapes_is_learned_from(tmp_path: Path) -> None:
+    root, towns = tmp_path / "cityscapes", ("aachen", "bochum")
+    for i, town in enumerate(towns):
+        for kind in ("leftImg8bit", "gtFine"):
+            (root / kind / "train" / town).mkdir(parents=True)
+        ids = np.full((32, 64), 7 + i, np.uint8)  # road, pavement
+        ids[:8] = 23  # sky
+        name = f"{town}_000000_000019"
+        Image.fromarray(np.stack([9 * ids] * 3, 2)).save(
+            root / "leftImg8bit" / "train" / town / f"{name}_leftImg8bit.png"
+        )
+        Image.fromarray(ids).save(root / "gtFine" / "train" / town / f"{name}_gtFine_labelIds.png")
+    train_split = root / "leftImg8bit" / "train"
+    arguments = ["train-float", str(train_split), "--labels", "cityscapes19", "--size", "128x64"]
+    arguments += ["--batch", "2", "--steps", "2", "--out", str(tmp_path / "w.safetensors")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert options_in(tmp_path / "w.safetensors", "ddrnet23_slim") == {"num_classes": 19}
+    label = root / "gtFine" / "train" / "bochum" / "bochum_000000_000019_gtFine_labelIds.png"
+    Image.fromarray(np.full((32, 64), 77, np.uint8)).save(label)
+    strange = CliRunner().invoke(app, arguments)
+    assert "labelIds.png holds the label id 77" in str(strange.exception)
+    label.unlink()
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, InputError)
+    assert "bochum_000000_000019_leftImg8bit.png has no label at" in str(refused.exception)
+
+
 def test_a_pose_network_learns_from_drawn_people(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Labelled video on disk, in the layouts that its makers chose."""
 
 from resq_core.evaluation.datasets.camvid import CamVid, camvid_drives
-from resq_core.evaluation.datasets.cityscapes import cityscapes_snippets
+from resq_core.evaluation.datasets.cityscapes import CityscapesStills, cityscapes_snippets
 from resq_core.evaluation.datasets.clips import (
     DataSet,
     Joints,
@@ -15,6 +15,7 @@ from resq_core.evaluation.datasets.jhmdb import jhmdb_clips
 
 __all__ = [
     "CamVid",
+    "CityscapesStills",
     "DataSet",
     "Joints",
     "LabelledClip",

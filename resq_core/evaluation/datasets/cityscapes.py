@@ -1,6 +1,7 @@
-"""Cityscapes snippets: 30 frames of which the 20th has a fine label.
+"""Cityscapes: snippets of 30 frames of which the 20th has a fine label, and those frames alone.
 
     ROOT/leftImg8bit_sequence/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png
+    ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png
     ROOT/gtFine/SPLIT/CITY/CITY_SEQUENCE_FRAME_gtFine_labelIds.png
 
 SEQUENCE and FRAME have six digits. Some cities are one sequence whose snippets follow each other,
@@ -26,10 +27,11 @@ from resq_core.evaluation.datasets.clips import (
     read_ids,
 )
 from resq_core.tasks.labels import CITYSCAPES19
-from resq_core.tasks.pictures import Picture
+from resq_core.tasks.pictures import Picture, Size, read_picture
 
-__all__ = ["cityscapes_snippets", "train_ids"]
+__all__ = ["CityscapesStills", "cityscapes_snippets", "train_ids"]
 
+_LABEL, _PICTURE = "_gtFine_labelIds.png", "_leftImg8bit.png"
 _BEFORE = 19  # frames of a snippet before the labelled one
 _NAME = re.compile(r"(?P<sequence>.+_\d{6})_(?P<frame>\d{6})_gtFine_labelIds\.png")
 _LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -58,6 +60,44 @@ def train_ids(label_ids: Picture) -> Picture:
     return found
 
 
+class CityscapesStills:
+    """The pictures of `root/leftImg8bit/SPLIT` and their fine labels, read when asked for.
+
+    Raises InputError for a folder that is not there, none with a picture, or one without a label.
+    """
+
+    def __init__(self, root: Path, split: str) -> None:
+        folder = check_folder(root / "leftImg8bit" / split, "pictures")
+        labels = check_folder(root / "gtFine" / split, "labels")
+        self._pictures = sorted(folder.glob(f"*/*{_PICTURE}"))
+        if not self._pictures:
+            raise InputError(f"{folder} holds no picture; expected CITY/*{_PICTURE}")
+        self._labels = [
+            labels / picture.parent.name / picture.name.replace(_PICTURE, _LABEL)
+            for picture in self._pictures
+        ]
+        for picture, label in zip(self._pictures, self._labels, strict=True):
+            if not label.is_file():
+                raise InputError(f"{picture} has no label at {label}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """CITY/CITY_SEQUENCE_FRAME of each picture, in order."""
+        return tuple(f"{p.parent.name}/{p.name.removesuffix(_PICTURE)}" for p in self._pictures)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> tuple[Picture, Picture]:
+        """Picture uint8 [H, W, 3] RGB and label uint8 [H, W]: train ids 0 to 18, or 255.
+
+        Raises InputError for a file that cannot be read or whose label is of another kind or
+        size, and IndexError outside the split.
+        """
+        picture = read_picture(self._pictures[index], "RGB")
+        return picture, _ids(self._labels[index], (picture.shape[0], picture.shape[1]))
+
+
 def cityscapes_snippets(root: Path, split: str) -> DataSet:
     """The snippets of a split that have a label; frames after the labelled one are not used.
 
@@ -66,9 +106,9 @@ def cityscapes_snippets(root: Path, split: str) -> DataSet:
     check_folder(root, "Cityscapes")
     labels = check_folder(root / "gtFine" / split, "labels")
     pictures = check_folder(root / "leftImg8bit_sequence" / split, "sequences")
-    files = sorted(labels.glob("*/*_gtFine_labelIds.png"))
+    files = sorted(labels.glob(f"*/*{_LABEL}"))
     if not files:
-        raise InputError(f"{labels} holds no label; expected CITY/*_gtFine_labelIds.png")
+        raise InputError(f"{labels} holds no label; expected CITY/*{_LABEL}")
     clips = [_snippet(file, pictures) for file in files]
     protocol = Protocol.SPARSE
     return DataSet.of("cityscapes", split, "segmentation", protocol, clips, CITYSCAPES19)
@@ -81,7 +121,7 @@ def _snippet(label: Path, pictures: Path) -> LabelledClip:
     last, folder = int(name["frame"]), pictures / label.parent.name
 
     def file(number: int) -> Path:
-        return folder / f"{name['sequence']}_{number:06}_leftImg8bit.png"
+        return folder / f"{name['sequence']}_{number:06}{_PICTURE}"
 
     if not file(last).is_file():
         raise InputError(f"{label} has no frame at {file(last)}")
@@ -91,14 +131,19 @@ def _snippet(label: Path, pictures: Path) -> LabelledClip:
     frames = PictureFiles([file(number) for number in range(first, last + 1)])
     read = partial(_read, frames)
     return LabelledClip(
-        label.name.removesuffix("_gtFine_labelIds.png"),
+        label.name.removesuffix(_LABEL),
         frames,
         LabelFiles({last - first: label}, read),
     )
 
 
 def _read(frames: PictureFiles, path: Path) -> Picture:
-    ids = read_ids(path, frames.size)
+    return _ids(path, frames.size)
+
+
+def _ids(path: Path, size: Size) -> Picture:
+    """Train ids of a label file. Raises InputError, naming the file."""
+    ids = read_ids(path, size)
     try:
         return train_ids(ids)
     except InputError as error:

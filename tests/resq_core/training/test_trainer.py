@@ -211,8 +211,10 @@ def test_labels_move_with_their_picture() -> None:
             assert agree.float().mean() > 0.93, "all but where classes meet"
     assert void, "the right edge, and beyond the picture"
     assert batch_of(StillSource([picture]), 1, 2, (48, 64), generator).labels is None
-    with pytest.raises(InputError, match="label maps are not those of the pictures"):
-        StillSource([picture], [classes[:5]])
+    with pytest.raises(InputError, match="2 label maps of 1 pictures"):
+        StillSource([picture], [classes, classes])
+    with pytest.raises(InputError, match=r"labels 0 are \[5, 96\] and their picture \[64, 96\]"):
+        StillSource([picture], [classes[:5]]).draw(1, generator)
     with pytest.raises(OptionError, match=r"scales are \(2, 1\)"):
         StillSource([picture], [classes], scales=(2, 1))
 
