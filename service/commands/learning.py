@@ -303,25 +303,27 @@ class _Stills:
 
     def __init__(self, make: Callable[[_Pair], tuple[Tensor, Tensor]]) -> None:
         self._make, self._left = make, _KEPT
-        self._pairs: list[_Pair] = []
         self._kept: list[tuple[Tensor, Tensor]] = []
+        self._others: list[_Pair] = []
         self._last: tuple[int, tuple[Tensor, Tensor]] | None = None
 
     def add(self, pair: _Pair) -> None:
+        """Read one. Raises InputError where it cannot be used."""
         made = self._make(pair)
         self._left -= sum(tensor.nbytes for tensor in made)
         if self._left >= 0:
             self._kept.append(made)
-        self._pairs.append(pair)
+        else:
+            self._others.append(pair)
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._kept) + len(self._others)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if index < len(self._kept):
             return self._kept[index]
         if self._last is None or self._last[0] != index:  # labels follow their picture
-            self._last = index, self._make(self._pairs[index])
+            self._last = index, self._make(self._others[index - len(self._kept)])
         return self._last[1]
 
 
