@@ -91,7 +91,7 @@ async def test_objects_are_marked_and_followed(
         await page.click("#markDone")
         await tab.says("Following.")
         await expect(page.locator("#legend")).to_contain_text("object 3", timeout=PATIENCE)
-        await asyncio.sleep(10 if pictures else 0)  # residual frames are the ones to see
+        await asyncio.sleep(3 if pictures else 0)  # residual frames are the ones to see
         await tab.state("objects")
         await page.click("#stop")
         await tab.says("Finished:")
