@@ -261,10 +261,9 @@ def _pairs(folder: Path) -> Iterator[_Pair]:
     """
     classes = folder / "classes"
     if not classes.is_dir():
-        cityscapes = folder.parent.name == "leftImg8bit"
         data = (
             CityscapesStills(folder.parent.parent, folder.name)
-            if cityscapes
+            if folder.parent.name == "leftImg8bit"
             else CamVid(folder.parent, folder.name)
         )
         for index, name in enumerate(data.names):

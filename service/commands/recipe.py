@@ -47,7 +47,7 @@ Recipe = Annotated[
         "--recipe",
         callback=_take,
         is_eager=True,
-        help="Options as a TOML file, or paper; those given here as well count.",
+        help="Options in a TOML file, or paper; what is given here counts before it.",
     ),
 ]
 """The option `--recipe`, of a command whose other options it fills."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,6 +112,7 @@ def train(
         raise OptionError(f"batch is {batch}; expected at least 1")
     if epochs is not None and not 0 < epochs < math.inf:
         raise OptionError(f"epochs is {epochs}; expected a number above 0")
+    schedule = _schedule(optimizer, _STEPS if steps is None else steps, rate)
     with frames_bar(Console(stderr=True)) as bar:
         look = partial(network_input, card)
         source = (
@@ -118,9 +120,8 @@ def train(
             if labelled
             else unlabelled(material, look, frames, bar, scales)
         )
-        if steps is None:
-            steps = _STEPS if epochs is None else math.ceil(epochs * len(source) / batch)
-        schedule = _schedule(optimizer, steps, rate)
+        if steps is None and epochs is not None:
+            schedule = replace(schedule, steps=math.ceil(epochs * len(source) / batch))
         capturing = bar.add_task("capturing", total=1)
         network = TrainedNetwork(start, (batch, 3, *size), where, mixed)
         bar.update(capturing, completed=1)
@@ -133,9 +134,12 @@ def train(
             {"towards": "labels" if labelled else "float"},
         )
         last, log = out / "last.pt", out / "losses.ndjson"
-        losses = run_training(trainer, last, log, bar, bar.add_task("training", total=steps))
+        losses = run_training(
+            trainer, last, log, bar, bar.add_task("training", total=schedule.steps)
+        )
     teacher = "labels" if labelled else "its float self"
-    how = f"Trained at {parsed}, T = {period}, for {steps} steps by resq train, from {teacher}."
+    learned = f"T = {period}, for {schedule.steps} steps by resq train, from {teacher}."
+    how = f"Trained at {parsed}, {learned}"
     changes = {"training": f"{card.training} {how}", "precisions": (str(parsed),), "metrics": {}}
     save_model(out, trainer.result.quantized(), card.model_copy(update=changes))
     last.unlink()

@@ -120,6 +120,7 @@ def test_mistakes(clip: Path, stills: Path, shelf: Shelf, tmp_path: Path) -> Non
         ((str(clip), "--model", "tiny", "--precision", "W2A2"), CalibrationError, "frame W2A2"),
         ((str(clip), *LEARN, "--steps", "0"), OptionError, "steps is 0"),
         ((str(clip), *LEARN, "--batch", "0"), OptionError, "batch is 0"),
+        (("missing", *LEARN, "--optimizer", "lion"), OptionError, "expected adam or sgd"),
         ((str(clip), *LEARN, "--device", "gpu"), OptionError, "device is 'gpu'; expected cpu"),
         ((str(clip), *LEARN, "--crop", "big"), OptionError, "crop is 'big'"),
         ((str(clip), *LEARN, "--crop", "640x480"), InputError, "frames are 64x48"),

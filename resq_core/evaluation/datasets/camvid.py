@@ -6,7 +6,6 @@ ROOT/SPLITannot/DRIVE_FRAME.png (or ROOT/SPLIT_labels)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,25 +16,26 @@ from resq_core.evaluation.datasets.clips import (
     DataSet,
     LabelFiles,
     LabelledClip,
+    LabelledStills,
     PictureFiles,
     Protocol,
     numbered,
     read_ids,
 )
 from resq_core.tasks.labels import CAMVID11
-from resq_core.tasks.pictures import Picture, read_picture
+from resq_core.tasks.pictures import Picture
 
 __all__ = ["CamVid", "camvid_drives"]
 
 _LABELS = ("_labels", "annot")
 
 
-class CamVid:
+class CamVid(LabelledStills):
     """CamVid with 11 classes: the pictures of `root/SPLIT` and labels of the same names beside it.
 
     Labels are in `root/SPLIT_labels` or, as SegNet has them, `root/SPLITannot`. A split is a set
-    of pictures (`train`, `test`) or one clip in order (`clip_15hz`); names sort in time. Items are
-    read when asked for.
+    of pictures (`train`, `test`) or one clip in order (`clip_15hz`); names sort in time. Ids are 0
+    to 10, or 11 for unlabelled.
 
     Raises InputError for a root or split that is not there, or a picture without a label.
     """
@@ -50,31 +50,9 @@ class CamVid:
                 f"{root} has no split {split!r} with labels beside it; "
                 f"it has: {', '.join(sorted(splits)) or 'none'}"
             )
-        self._pictures = numbered(root / split, "pictures")
-        self._labels = [splits[split] / f"{picture.stem}.png" for picture in self._pictures]
-        for picture, label in zip(self._pictures, self._labels, strict=True):
-            if not label.is_file():
-                raise InputError(f"{picture} has no label at {label}")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The pictures' names without their ending, in order."""
-        return tuple(picture.stem for picture in self._pictures)
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitem__(self, index: int) -> tuple[Picture, Picture]:
-        """Picture uint8 [H, W, 3] RGB and label uint8 [H, W]: 0 to 10, or 11 for unlabelled.
-
-        Raises InputError for a file that cannot be read or whose label is of another kind or
-        size, and IndexError outside the split.
-        """
-        picture = read_picture(self._pictures[index], "RGB")
-        return picture, read_ids(self._labels[index], (picture.shape[0], picture.shape[1]))
-
-    def __iter__(self) -> Iterator[tuple[Picture, Picture]]:
-        return (self[index] for index in range(len(self)))
+        pictures = numbered(root / split, "pictures")
+        labels = [splits[split] / f"{picture.stem}.png" for picture in pictures]
+        super().__init__(pictures, labels, read_ids)
 
     def drives(self) -> list[LabelledClip]:
         """A clip for each drive: the pictures whose names agree up to the last underscore."""

@@ -21,13 +21,14 @@ from resq_core.evaluation.datasets.clips import (
     DataSet,
     LabelFiles,
     LabelledClip,
+    LabelledStills,
     PictureFiles,
     Protocol,
     check_folder,
     read_ids,
 )
 from resq_core.tasks.labels import CITYSCAPES19
-from resq_core.tasks.pictures import Picture, Size, read_picture
+from resq_core.tasks.pictures import Picture, Size
 
 __all__ = ["CityscapesStills", "cityscapes_snippets", "train_ids"]
 
@@ -60,8 +61,8 @@ def train_ids(label_ids: Picture) -> Picture:
     return found
 
 
-class CityscapesStills:
-    """The pictures of `root/leftImg8bit/SPLIT` and their fine labels, read when asked for.
+class CityscapesStills(LabelledStills):
+    """The pictures of `root/leftImg8bit/SPLIT` and their fine labels, train ids 0 to 18, or 255.
 
     Raises InputError for a folder that is not there, none with a picture, or one without a label.
     """
@@ -69,33 +70,11 @@ class CityscapesStills:
     def __init__(self, root: Path, split: str) -> None:
         folder = check_folder(root / "leftImg8bit" / split, "pictures")
         labels = check_folder(root / "gtFine" / split, "labels")
-        self._pictures = sorted(folder.glob(f"*/*{_PICTURE}"))
-        if not self._pictures:
+        pictures = sorted(folder.glob(f"*/*{_PICTURE}"))
+        if not pictures:
             raise InputError(f"{folder} holds no picture; expected CITY/*{_PICTURE}")
-        self._labels = [
-            labels / picture.parent.name / picture.name.replace(_PICTURE, _LABEL)
-            for picture in self._pictures
-        ]
-        for picture, label in zip(self._pictures, self._labels, strict=True):
-            if not label.is_file():
-                raise InputError(f"{picture} has no label at {label}")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """CITY/CITY_SEQUENCE_FRAME of each picture, in order."""
-        return tuple(f"{p.parent.name}/{p.name.removesuffix(_PICTURE)}" for p in self._pictures)
-
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitem__(self, index: int) -> tuple[Picture, Picture]:
-        """Picture uint8 [H, W, 3] RGB and label uint8 [H, W]: train ids 0 to 18, or 255.
-
-        Raises InputError for a file that cannot be read or whose label is of another kind or
-        size, and IndexError outside the split.
-        """
-        picture = read_picture(self._pictures[index], "RGB")
-        return picture, _ids(self._labels[index], (picture.shape[0], picture.shape[1]))
+        names = [p.parent.name + "/" + p.name.removesuffix(_PICTURE) for p in pictures]
+        super().__init__(pictures, [labels / f"{name}{_LABEL}" for name in names], _ids)
 
 
 def cityscapes_snippets(root: Path, split: str) -> DataSet:

@@ -22,6 +22,7 @@ __all__ = [
     "Joints",
     "LabelFiles",
     "LabelledClip",
+    "LabelledStills",
     "ObjectMasks",
     "PictureFiles",
     "Protocol",
@@ -100,6 +101,47 @@ class LabelFiles(Mapping[int, L]):
 
     def __getitem__(self, index: int) -> L:
         return self._read(self._files[index])
+
+
+class LabelledStills(Sequence[tuple[Picture, Picture]]):
+    """Pictures of a split and their labels, read when asked for.
+
+    An item is a picture uint8 [H, W, 3] RGB and its class ids uint8 [H, W]. Asking for one raises
+    InputError for a file that cannot be read or a label of another kind or size, and IndexError
+    outside the split.
+
+    Args:
+        pictures: their files, in order.
+        labels: the file of each.
+        read: makes class ids of a label's file and its picture's size; raises InputError, naming
+            the file.
+
+    Raises:
+        InputError: a picture has no label.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Path],
+        labels: Sequence[Path],
+        read: Callable[[Path, Size], Picture],
+    ) -> None:
+        for picture, label in zip(pictures, labels, strict=True):
+            if not label.is_file():
+                raise InputError(f"{picture} has no label at {label}")
+        self._pictures, self._labels, self._read = tuple(pictures), tuple(labels), read
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The pictures' names without their ending, in order."""
+        return tuple(picture.stem for picture in self._pictures)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> tuple[Picture, Picture]:  # type: ignore[override]
+        picture = read_picture(self._pictures[index], "RGB")
+        return picture, self._read(self._labels[index], (picture.shape[0], picture.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)
