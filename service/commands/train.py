@@ -86,7 +86,8 @@ def train(
     from resq_core import Precision, QuantizedModel
     from resq_core.device import checked_device
     from resq_core.training import TrainedNetwork, Trainer, batch_of
-    from service.commands.learning import labelled_stills, run_training, unlabelled
+    from service.commands.learning import run_training
+    from service.commands.material import labelled_stills, unlabelled
     from service.commands.saving import save_model
     from service.config import load_config
     from service.local_engine import open_shelves, shelf_models

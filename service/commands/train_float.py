@@ -66,7 +66,8 @@ def train_float(
     from resq_core.device import checked_device
     from resq_core.tasks import SegmentationTask
     from resq_core.training import FloatNetwork, batch_of
-    from service.commands.learning import check_options, labelled_stills, train_in_float
+    from service.commands.learning import check_options, train_in_float
+    from service.commands.material import labelled_stills
 
     check_options(out, batch)
     where = checked_device(device)

@@ -77,7 +77,8 @@ def train_objects(
     from resq_core.device import checked_device
     from resq_core.training import ObjectNetwork, ObjectSource
     from resq_core.world import cut_out
-    from service.commands.learning import check_options, pictures_of, train_in_float
+    from service.commands.learning import check_options, train_in_float
+    from service.commands.material import pictures_of
 
     check_options(out, batch)
     where = checked_device(device)

@@ -64,7 +64,8 @@ def train_pose(
     from resq_core.tasks import JHMDB15, PoseTask
     from resq_core.training import FloatNetwork, PortraitSource
     from resq_core.world import portrait
-    from service.commands.learning import check_options, pictures_of, train_in_float
+    from service.commands.learning import check_options, train_in_float
+    from service.commands.material import pictures_of
 
     check_options(out, batch)
     where = checked_device(device)

@@ -21,6 +21,7 @@ from resq_core.training import Optimizer, Schedule, Trainer
 from resq_core.zoo import Shelf
 from service.cli import app
 from service.commands import learning as command
+from service.commands import material
 from service.decoder import open_clip
 from service.encoder import VideoWriter
 from service.objects import read_mask_file
@@ -198,7 +199,7 @@ def test_pictures_that_memory_does_not_hold_are_read_again(
     arguments = ["train-float", str(labelled), "--size", "96x64", "--batch", "2", "--steps", "2"]
     one = 4 * 3 * 64 * 96 + 64 * 96  # bytes of a picture and its labels
     for name, kept in (("all", 3 * one), ("some", one)):
-        monkeypatch.setattr(command, "_KEPT", kept)
+        monkeypatch.setattr(material, "_KEPT", kept)
         done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / f"{name}.safetensors")])
         assert done.exit_code == 0, done.output
     files = (tmp_path / "all.safetensors", tmp_path / "some.safetensors")
